@@ -1,0 +1,64 @@
+"""Running a role: start it, stop it on SIGTERM or SIGINT, give it time to drain."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Protocol
+
+from eyeline.core.telemetry import claim_metrics, logger
+
+log = logger("service")
+
+
+class Service(Protocol):
+    """A role. `run` works until `stop` is set, then finishes what is in hand, hands the rest back and returns."""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Block until stopped and drained. Raises ConfigError where a start makes no sense."""
+        ...
+
+
+async def sleep(stop: asyncio.Event, seconds: float) -> None:
+    """Sleep, but not beyond the stop."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+
+
+async def _until_signal(make: Callable[[], Service]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    orphan = asyncio.create_task(_stop_when_orphaned(stop))
+    try:
+        await make().run(stop)
+    finally:
+        orphan.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await orphan
+
+
+async def _stop_when_orphaned(stop: asyncio.Event) -> None:
+    """A child of `eyeline up` ends with it, also where the kernel has no parent-death signal."""
+    parent = os.getppid()
+    supervised = os.environ.get("EYELINE_SUPERVISED") == "1"
+    while supervised and not stop.is_set():
+        if os.getppid() != parent:
+            log.warning("the supervisor is gone; stopping")
+            stop.set()
+        await asyncio.sleep(1.0)
+
+
+def run_service(make: Callable[[], Service]) -> None:
+    """Run one role in this process until SIGTERM or SIGINT; a second signal changes nothing."""
+    claim_metrics()
+    if sys.platform == "win32":
+        asyncio.run(_until_signal(make))
+        return
+    import uvloop  # noqa: PLC0415 - not on every platform
+
+    uvloop.run(_until_signal(make))

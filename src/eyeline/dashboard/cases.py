@@ -1,0 +1,115 @@
+"""Alerts as pages show them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from eyeline.core.access import Principal
+from eyeline.dashboard.sources import Sources
+from eyeline.stores.results.base import AlertQuery, AlertRow, DeliveryRow, HistoryRow
+
+#: Alerts that are read for counts and for the wall; more than these are a flood, and the inbox pages through them all.
+MOST = 200
+SEVERITIES = ("critical", "warning", "info")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlertView:
+    """One alert in a list."""
+
+    id: str
+    rule: str
+    severity: str
+    state: str
+    site: str
+    camera: str | None
+    label: str | None
+    score: float | None
+    opened_at: datetime
+    last_at: datetime
+    count: int
+    result_id: str
+    version: int = 0
+    assignee: str | None = None
+    disposition: str | None = None
+    snoozed_until: datetime | None = None
+
+    @property
+    def where(self) -> str:
+        """Camera and site, in words."""
+        return " · ".join(each for each in (self.camera, self.site) if each)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody looks after it yet."""
+        return self.state == "open"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """A line of an alert's timeline."""
+
+    at: datetime
+    what: str
+    by: str = ""
+    words: str = ""
+
+
+def alert_view(row: AlertRow) -> AlertView:
+    """What a list shows of an alert."""
+    hit: Mapping[str, Any] = row.body.get("hit") or {}
+    return AlertView(
+        id=row.id,
+        rule=row.rule,
+        severity=row.severity,
+        state=row.state,
+        site=row.site,
+        camera=row.body.get("camera"),
+        label=hit.get("label") or hit.get("health"),
+        score=hit.get("score"),
+        opened_at=row.opened_at,
+        last_at=row.last_at,
+        count=row.count,
+        result_id=row.result_id,
+        version=row.version,
+        assignee=row.assignee,
+        disposition=row.disposition,
+        snoozed_until=row.snoozed_until,
+    )
+
+
+async def open_alerts(sources: Sources, who: Principal, limit: int = MOST) -> list[AlertView]:
+    """The open ones that the caller may see, newest first."""
+    found, _ = await sources.results.find_alerts(AlertQuery(sites=who.sites, states=("open",), limit=limit))
+    return [alert_view(row) for row in found]
+
+
+def alerting(alerts: Sequence[AlertView], camera: str | None) -> set[str]:
+    """The labels for which an alert is open at this camera."""
+    return {alert.label for alert in alerts if alert.camera == camera and alert.label is not None}
+
+
+def timeline(alert: AlertRow, history: Sequence[HistoryRow], deliveries: Sequence[DeliveryRow]) -> list[Moment]:
+    """Raised, told, done, in the order of time."""
+    lines = [Moment(at=alert.opened_at, what="opened", words=alert.rule)]
+    lines += [Moment(at=entry.at, what=entry.what, by=entry.by, words=_said(entry)) for entry in history]
+    for row in deliveries:
+        if row.delivered_at is not None:
+            lines.append(Moment(at=row.delivered_at, what="told", words=row.channel))
+        elif row.state == "failed":
+            lines.append(Moment(at=row.next_at, what="not_told", words=f"{row.channel}: {row.last_error or ''}"))
+    if alert.last_at > alert.opened_at:
+        lines.append(Moment(at=alert.last_at, what="seen"))
+    return sorted(lines, key=lambda line: line.at)
+
+
+def _said(entry: HistoryRow) -> str:
+    """What a decision changed, and the note that went with it."""
+    after = entry.body.get("after") or {}
+    said = {
+        "assign": after.get("assignee") or "",
+        "resolve": after.get("disposition") or "",
+        "snooze": after.get("snoozed_until") or "",
+    }.get(entry.what, "")
+    return ": ".join(part for part in (said, str(entry.body.get("note", ""))) if part)

@@ -1,0 +1,163 @@
+"""Operations: six service levels with their budgets, charts over one range, stages, queue, processes, cost."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from eyeline.core.clock import parse_time
+from eyeline.core.errors import InputError
+from eyeline.core.figures import WINDOWS
+from eyeline.core.pages import Page, principal_of
+from eyeline.dashboard.format import number, percent
+from eyeline.dashboard.shell import Room, Shell
+
+#: Ranges in the order of their keys, 1 to 6.
+RANGES = tuple(WINDOWS)
+CHARTS = ("latency", "throughput", "queue", "errors", "api", "depth")
+#: The way of an image, in order; what is not named comes last.
+STAGES = ("queue", "fetch", "decode", "preprocess", "codes", "infer_queue", "infer", "postprocess", "store")
+STATES = {"ok": "ok", "missed": "missed", "not measured": "unmeasured"}
+
+
+def _pages(shell: Shell) -> Sequence[Page]:
+    return (shell.page("/operations", OperationsPage(shell).show, room="operations"),)
+
+
+ROOM = Room(name="operations", pages=_pages)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileView:
+    """A service level as it is written down. `budget`: what is left of it, 0..1; None where it has none."""
+
+    name: str
+    title: str
+    value: str
+    target: str
+    state: str
+    budget: float | None
+    budget_words: str
+    spark: list[float | None]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A stage of one image: when it began and how long it took, as shares of the whole."""
+
+    name: str
+    seconds: str
+    start: float
+    share: float
+
+
+class OperationsPage:
+    """GET /operations."""
+
+    def __init__(self, shell: Shell) -> None:
+        self._shell = shell
+        self._say = shell.words.say
+
+    async def show(self, request: Request) -> Response:
+        """The page for the range and the site of the address."""
+        who = principal_of(request)
+        over: Any = request.query_params.get("range", "1h")
+        if over not in RANGES:
+            raise InputError(f"range={over[:20]!r}: choose from {', '.join(RANGES)}")
+        site = request.query_params.get("site") or None
+        report = await self._shell.sources.operations(who, over, site)
+        history = (await self._shell.sources.models()).get("history", [])
+        sites = [each.name for each in self._shell.sources.settings.sites if who.sees(each.name)]
+        return await self._shell.render(
+            request,
+            "operations.html",
+            room="operations",
+            title=self._say("operations.title"),
+            script="js/pages/operations.js",
+            data={
+                "range": over,
+                "site": site,
+                "seconds": report["seconds"],
+                "targets": {tile["metric"]: tile["target"] for tile in report["tiles"]},
+                "notes": [_note(line) for line in history[:50]],
+                "cost": report["cost"],
+            },
+            report=report,
+            tiles=[self._tile(tile) for tile in report["tiles"]],
+            bars=bars_of((report["slowest"] or {}).get("timings", {})),
+            means=[(stage, duration(seconds)) for stage, seconds in ordered(report["stages"])],
+            ranges=RANGES,
+            over=over,
+            site=site,
+            sites=sites,
+            charts=CHARTS,
+            queue=report["queue"],
+            processes=report["replicas"]["processes"],
+            servers=report["replicas"]["inference"],
+            duration=duration,
+            moment=moment,
+        )
+
+    def _tile(self, tile: Mapping[str, Any]) -> TileView:
+        target, budget = tile["target"], tile["budget"]
+        left = budget and budget["left"]
+        words = self._say("operations.no_budget")
+        if left is not None:
+            words = self._say("operations.budget", left=percent(max(left, 0.0)), objective=budget["objective"])
+        elif budget:
+            words = self._say("operations.unmeasured_budget", objective=budget["objective"])
+        limit = "" if target is None else self._say(f"operations.{tile['better']}", value=shown(target, tile["unit"]))
+        return TileView(
+            name=tile["name"],
+            title=self._say(f"operations.{tile['name']}"),
+            value=shown(tile["value"], tile["unit"]),
+            target=limit,
+            state=STATES[tile["verdict"]],
+            budget=None if left is None else max(0.0, min(1.0, left)),
+            budget_words=words,
+            spark=tile["spark"],
+        )
+
+
+def _note(line: Mapping[str, Any]) -> dict[str, Any]:
+    """A change of model as a line in every chart."""
+    return {"at": parse_time(line["at"]).timestamp(), "words": f"{line['model']} {line['version']}"}
+
+
+def shown(value: float | None, unit: str) -> str:
+    """A measure with its unit, as people say it."""
+    if value is None:
+        return "–"
+    if unit == "share":
+        return f"{number(value * 100)} %"
+    return duration(value) if unit == "s" else f"{number(value)} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """Milliseconds below a second."""
+    return f"{number(seconds * 1000)} ms" if seconds < 1 else f"{number(seconds)} s"
+
+
+def moment(value: Any) -> datetime:
+    """A time that a report tells, whichever way."""
+    return value if isinstance(value, datetime) else parse_time(str(value))
+
+
+def ordered(stages: Mapping[str, float]) -> list[tuple[str, float]]:
+    """In the order of an image's way."""
+    return sorted(
+        stages.items(), key=lambda each: (STAGES.index(each[0]) if each[0] in STAGES else len(STAGES), each[0])
+    )
+
+
+def bars_of(timings: Mapping[str, float]) -> list[Bar]:
+    """Each stage behind the one before."""
+    whole = sum(timings.values()) or 1.0
+    bars, start = [], 0.0
+    for name, seconds in ordered(timings):
+        bars.append(Bar(name, duration(seconds), round(start / whole * 100, 2), round(seconds / whole * 100, 2)))
+        start += seconds
+    return bars

@@ -1,0 +1,35 @@
+"""What pages read from. app.py fills it in; templates never see it, they get view models."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from eyeline.core.access import Principal
+from eyeline.core.figures import Range
+from eyeline.core.rulebook import Rulebook
+from eyeline.core.settings import Settings
+from eyeline.stores.results.base import ResultStore
+
+
+async def nothing(*_: Any) -> dict[str, Any]:
+    """What a report says where nobody makes one."""
+    return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """The stores and the reports behind the pages."""
+
+    settings: Settings
+    results: ResultStore
+    #: What engineers watch, as GET /v1/operations tells it to this one.
+    operations: Callable[[Principal, Range, str | None], Awaitable[dict[str, Any]]] = nothing
+    #: Models, versions and servers, as GET /v1/models tells them.
+    models: Callable[[], Awaitable[dict[str, Any]]] = nothing
+    #: The service levels, as GET /v1/slo tells them.
+    slo: Callable[[], Awaitable[dict[str, Any]]]
+    rules: Rulebook
+    #: Everything about one ref, barcode or item, as GET /v1/items/{key} tells it.
+    trace: Callable[[ResultStore, Settings, str, Principal], Awaitable[dict[str, Any]]]
+    #: What the audit says of a record: where it is sealed, and whether it is still the one that was.
+    prove: Callable[[ResultStore, str], Awaitable[dict[str, Any] | None]]

@@ -1,0 +1,240 @@
+// The inbox: decisions by key and by button, many at once, and news that never push what is being read.
+// @ts-check
+import { keys } from "../boot.js";
+import { onEvents } from "../bus.js";
+import { need, pageData, fill, say, showStatus, slot } from "../page.js";
+import { Refused, send } from "../send.js";
+import { dress } from "../tile.js";
+import { setAge } from "../time.js";
+import { toast } from "../toast.js";
+
+/**
+ * @typedef {{state: string, version: number, severity: string, camera: string | null, rule: string}} Known
+ * @typedef {{filters: Record<string, string>, alerts: Record<string, Known>, chosen: string, first: boolean}} AlertsData
+ */
+
+/** @type {AlertsData} */
+const data = pageData();
+const known = new Map(Object.entries(data.alerts));
+/** Alerts that came since and are not in the list. @type {Set<string>} */
+const fresh = new Set();
+/** @type {HTMLInputElement | null} */
+let lastTick = null;
+
+/** @param {string} id @returns {HTMLElement | null} */
+const rowOf = (id) => document.querySelector(`.alert[data-alert="${CSS.escape(id)}"]`);
+
+/** @returns {HTMLElement[]} */
+const rows = () => [...document.querySelectorAll(".alert")].filter((row) => /** @type {HTMLElement} */ (row).checkVisibility()).map((row) => /** @type {HTMLElement} */ (row));
+
+/** @returns {HTMLInputElement[]} */
+const ticked = () => [...document.querySelectorAll(".alert input:checked")].map((box) => /** @type {HTMLInputElement} */ (box));
+
+/** The alert that a key is about: the one with the focus, or else the one that is shown. */
+function current() {
+  const focused = /** @type {HTMLElement | null} */ (document.activeElement?.closest(".alert"));
+  return focused?.dataset.alert ?? data.chosen;
+}
+
+/** @param {any} alert as the API or an event tells it */
+function showAlert(alert) {
+  known.set(alert.id, { state: alert.state, version: alert.version, severity: alert.severity, camera: alert.camera ?? null, rule: alert.rule });
+  fresh.delete(alert.id);
+  const row = rowOf(alert.id);
+  if (row) {
+    row.dataset.state = alert.state;
+    showStatus(row, alert.state);
+    fill(row, "owner", alert.assignee ?? "");
+    fill(row, "count", say("alerts.hits", { n: alert.count }));
+    setAge(slot(row, "age"), alert.last_at);
+    row.toggleAttribute("data-gone", !wanted(alert)); // it leaves with the next load; nothing moves now
+  }
+  const detail = document.getElementById("detail");
+  if (detail?.dataset.alert === alert.id && detail) {
+    detail.dataset.version = String(alert.version);
+    showStatus(detail, alert.state);
+    const version = /** @type {HTMLInputElement | null} */ (detail.querySelector("input[name=version]"));
+    if (version) version.value = String(alert.version);
+  }
+}
+
+/** @param {any} alert */
+function wanted(alert) {
+  const { state, severity, site, rule } = data.filters;
+  const states = state ? [state] : ["open", "acknowledged"];
+  return states.includes(alert.state) && (!severity || severity === alert.severity) && (!site || site === alert.site) && (!rule || rule === alert.rule);
+}
+
+function showPill() {
+  const pill = document.getElementById("new");
+  if (!pill) return;
+  pill.hidden = fresh.size === 0;
+  pill.textContent = say("alerts.new", { n: fresh.size });
+}
+
+/**
+ * What an action of the page is for the API.
+ * @param {string} action @param {string} note @param {string} to
+ */
+function request(action, note, to) {
+  const [what, choice] = action.split(".");
+  /** @type {Record<string, unknown>} */
+  const body = note ? { note } : {};
+  if (what === "resolve") body.disposition = choice;
+  if (what === "snooze" && choice === "shift") body.shift = true;
+  else if (what === "snooze") body.seconds = Number(choice) * 60;
+  if (what === "assign") body.to = to || null;
+  return { what: what ?? "", body };
+}
+
+/** @param {unknown} error */
+function failed(error) {
+  toast(say("shell.failed", { why: error instanceof Error ? error.message : String(error) }));
+}
+
+/**
+ * Do it with one alert; its toast undoes it.
+ * @param {string} id @param {string} action
+ */
+async function act(id, action, note = "", to = "") {
+  const { what, body } = request(action, note, to);
+  const version = known.get(id)?.version;
+  try {
+    const told = await send("POST", `/v1/alerts/${encodeURIComponent(id)}/${what}`, what === "note" ? body : { ...body, version });
+    showAlert(told.alert);
+    const undo = what === "note" || what === "undo" ? undefined : () => act(id, "undo");
+    toast(`${say(`alerts.done.${what}`)}: ${told.alert.rule}`, { undo });
+  } catch (error) {
+    if (error instanceof Refused && error.status === 409) {
+      const now = await send("GET", `/v1/alerts/${encodeURIComponent(id)}`).catch(() => null);
+      if (now) showAlert(now);
+      toast(say("alerts.conflict"));
+    } else failed(error);
+  }
+}
+
+/** @param {string} action */
+async function actOnTicked(action) {
+  const ids = ticked().map((box) => box.name.slice(3));
+  const { what, body } = request(action, "", "");
+  const versions = Object.fromEntries(ids.map((id) => [id, known.get(id)?.version ?? 0]));
+  try {
+    const told = await send("POST", "/v1/alerts/actions", { ids, action: what, versions, ...body });
+    for (const one of told.results) if (one.alert) showAlert(one.alert);
+    const done = told.results.filter((/** @type {any} */ one) => one.changed).map((/** @type {any} */ one) => one.id);
+    const wrong = told.results.filter((/** @type {any} */ one) => one.status >= 400);
+    toast(say("alerts.many", { what: say(`alerts.done.${what}`), n: done.length }), {
+      undo: () => send("POST", "/v1/alerts/actions", { ids: done, action: "undo" }).then((back) => back.results.forEach((/** @type {any} */ one) => one.alert && showAlert(one.alert)), failed),
+    });
+    if (wrong.length) toast(say("alerts.many_failed", { n: wrong.length, why: wrong[0].detail ?? "" }));
+    for (const box of ticked()) box.checked = false;
+    showScope();
+  } catch (error) {
+    failed(error);
+  }
+}
+
+function showScope() {
+  const bulk = document.getElementById("many");
+  if (!bulk) return;
+  const count = ticked().length;
+  bulk.toggleAttribute("data-any", count > 0);
+  need("scope").textContent = say("alerts.scope", { n: count });
+}
+
+/** @param {boolean} range */
+function tick(range) {
+  const row = rowOf(current());
+  const box = /** @type {HTMLInputElement | null} */ (row?.querySelector("input[type=checkbox]") ?? null);
+  if (!box) return;
+  const boxes = rows().map((each) => /** @type {HTMLInputElement | null} */ (each.querySelector("input[type=checkbox]"))).filter((each) => each !== null);
+  if (range && lastTick) {
+    const [from, to] = [boxes.indexOf(lastTick), boxes.indexOf(box)].sort((a, b) => a - b);
+    for (const each of boxes.slice(from, /** @type {number} */ (to) + 1)) each.checked = true;
+  } else box.checked = !box.checked;
+  lastTick = box;
+  showScope();
+}
+
+/** @param {number} step */
+function walk(step) {
+  const links = rows().map((row) => /** @type {HTMLElement} */ (slot(row, "open")));
+  const at = links.findIndex((link) => link === document.activeElement);
+  const from = at >= 0 ? at : links.findIndex((link) => link.hasAttribute("aria-current"));
+  const next = links[Math.max(0, Math.min(links.length - 1, from + step))];
+  next?.focus();
+  next?.scrollIntoView({ block: "nearest" });
+}
+
+/** @param {string} action */
+function byKey(action) {
+  if (ticked().length) actOnTicked(action);
+  else if (current()) act(current(), action);
+}
+
+function bindKeys() {
+  keys.bind({ key: "j", words: say("keys.next"), run: () => walk(1) });
+  keys.bind({ key: "k", words: say("keys.previous"), run: () => walk(-1) });
+  keys.bind({ key: "r", words: say("keys.refresh"), run: () => location.reload() });
+  if (!document.getElementById("acts") && !document.getElementById("many")) return;
+  keys.bind({ key: "a", words: say("alerts.acknowledge"), run: () => byKey("acknowledge") });
+  for (const [key, action, words] of [["e r", "resolve.real", "real"], ["e f", "resolve.false", "false"], ["e t", "resolve.test", "test"]]) {
+    keys.bind({ key: /** @type {string} */ (key), words: `${say("alerts.resolve")}: ${say(`alerts.${words}`)}`, run: () => byKey(/** @type {string} */ (action)) });
+  }
+  for (const [key, action, words] of [["s 1", "snooze.15", "snooze_15"], ["s 2", "snooze.60", "snooze_60"], ["s 3", "snooze.shift", "snooze_shift"]]) {
+    keys.bind({ key: /** @type {string} */ (key), words: `${say("alerts.snooze")}: ${say(`alerts.${words}`)}`, run: () => byKey(/** @type {string} */ (action)) });
+  }
+  keys.bind({ key: "m", words: say("alerts.assign_key"), run: () => document.getElementById("to")?.focus() });
+  keys.bind({ key: "n", words: say("alerts.note_key"), run: () => document.getElementById("note")?.focus() });
+  keys.bind({ key: "x", words: say("alerts.tick_key"), run: () => tick(false) });
+  keys.bind({ key: "Shift+x", words: say("alerts.range_key"), run: () => tick(true) });
+}
+
+function bindForms() {
+  const acts = /** @type {HTMLFormElement | null} */ (document.getElementById("acts"));
+  acts?.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const button = /** @type {HTMLButtonElement | null} */ (event.submitter);
+    const note = /** @type {HTMLInputElement} */ (need("note"));
+    const to = /** @type {HTMLInputElement | null} */ (document.getElementById("to"));
+    // Enter in a field sends the form by its first button; the field says what is meant
+    const at = document.activeElement;
+    const action = at === note ? "note" : at === to ? "assign" : (button?.dataset.act ?? "");
+    if (!action) return;
+    act(data.chosen, action, note.value, to?.value.trim());
+    note.value = "";
+  });
+  const many = document.getElementById("many");
+  many?.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const button = /** @type {HTMLButtonElement | null} */ (event.submitter);
+    if (button && ticked().length) actOnTicked(button.value);
+  });
+  document.addEventListener("change", (event) => {
+    if (event.target instanceof HTMLInputElement && event.target.name.startsWith("id.")) {
+      lastTick = event.target;
+      showScope();
+    }
+  });
+  document.getElementById("new")?.addEventListener("click", () => location.assign(location.pathname + location.search.replace(/[?&](alert|cursor)=[^&]*/g, "")));
+}
+
+function start() {
+  for (const frame of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll(".frame"))) {
+    const large = frame.closest(".evidence") !== null;
+    dress(frame, { shown: frame.clientWidth || 320, tall: frame.clientHeight, size: large ? 13 : 11, most: large ? 100 : 12 });
+  }
+  bindKeys();
+  bindForms();
+  rowOf(data.chosen)?.scrollIntoView({ block: "nearest" });
+  onEvents((batch) => {
+    for (const told of batch) {
+      if (told.kind !== "alert") continue;
+      if (known.has(told.body.id)) showAlert(told.body);
+      else if (data.first && wanted(told.body)) fresh.add(told.body.id);
+    }
+    showPill();
+  });
+}
+
+start();

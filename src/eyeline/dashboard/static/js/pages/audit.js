@@ -1,0 +1,60 @@
+// Audit search: words offered while one types, a pill when there is more to see, and table or pictures by a key.
+// @ts-check
+import { keys } from "../boot.js";
+import { onEvents } from "../bus.js";
+import { need, pageData, say } from "../page.js";
+import { send } from "../send.js";
+
+/** Wait so long (ms) after a letter before the server is asked. */
+const PAUSE = 150;
+/** @type {{names: string[]}} */
+const data = pageData();
+const query = /** @type {HTMLInputElement} */ (document.querySelector("[data-search]"));
+let timer = 0;
+
+/** @param {string} name @param {string} value a value with blanks stands in quotes */
+const token = (name, value) => (/[\s"]/.test(value) ? `${name}:"${value.replace(/[\\"]/g, "\\$&")}"` : `${name}:${value}`);
+
+async function offer() {
+  const text = query.value;
+  const start = text.lastIndexOf(" ") + 1;
+  const [name, beginning] = text.slice(start).split(":", 2);
+  /** @type {string[]} */
+  let offered = [];
+  if (beginning === undefined) offered = data.names.filter((each) => name && each.startsWith(name)).map((each) => `${each}:`);
+  else if (!["from", "until", "score"].includes(name ?? "")) {
+    const found = await send("GET", `/v1/results/words?token=${encodeURIComponent(name ?? "")}&text=${encodeURIComponent(beginning)}`).catch(() => null);
+    offered = (found?.words ?? []).map((/** @type {string} */ word) => token(name ?? "", word));
+  }
+  if (query.value !== text) return;
+  need("words").replaceChildren(...offered.map((each) => {
+    const option = document.createElement("option");
+    option.value = text.slice(0, start) + each;
+    return option;
+  }));
+}
+
+query.addEventListener("input", () => {
+  clearTimeout(timer);
+  timer = setTimeout(offer, PAUSE);
+});
+keys.bind({ key: "t", words: say("audit.key.way"), run: () => location.assign(/** @type {HTMLAnchorElement} */ (need("way")).href) });
+
+let fresh = 0;
+onEvents((batch) => {
+  fresh += batch.filter((event) => event.kind === "result").length;
+  const pill = need("fresh-results");
+  pill.hidden = fresh === 0;
+  pill.textContent = say("audit.new", { n: fresh });
+});
+need("fresh-results").addEventListener("click", () => location.reload());
+
+// an address names what was asked, nothing else
+for (const form of /** @type {NodeListOf<HTMLFormElement>} */ (document.querySelectorAll(".audit__fields"))) {
+  form.addEventListener("submit", () => {
+    for (const field of /** @type {NodeListOf<HTMLInputElement>} */ (form.querySelectorAll("input, select"))) field.disabled = !field.value;
+  });
+}
+addEventListener("pageshow", () => {
+  for (const field of /** @type {NodeListOf<HTMLInputElement>} */ (document.querySelectorAll(".audit__fields :disabled"))) field.disabled = false;
+});

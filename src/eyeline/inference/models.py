@@ -1,0 +1,234 @@
+"""The models that a server holds: each is loaded, verified and warmed up beside the serving one, then swapped in at once.
+
+A load happens in a thread of its own, never in a request's way; one that fails leaves the old version serving.
+"""
+
+import asyncio
+import gc
+import hashlib
+import platform
+import time
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from eyeline.core.errors import ConfigError, EyelineError, InferenceError, NotFound
+from eyeline.core.settings import InferenceSettings
+from eyeline.core.telemetry import logger
+from eyeline.core.types import ModelRef
+from eyeline.inference.base import ModelRuntime, ServedModel
+from eyeline.inference.batcher import Batcher
+from eyeline.inference.bundles import Bundle, load_named, locate
+from eyeline.inference.proving import Proof, prove, prove_apart, warm_up
+from eyeline.inference.runtimes import RUNTIMES, Choice, choose, open_runtimes
+
+log = logger("inference")
+State = Literal["LOADING", "READY", "UNAVAILABLE"]
+
+
+class NotReady(EyelineError):
+    """The model is known and cannot answer now; `reason` says why."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that answers."""
+
+    bundle: Bundle
+    served: ServedModel
+    choice: Choice
+    batcher: Batcher
+
+    @property
+    def outputs(self) -> Mapping[str, tuple[int, ...]]:
+        """Output shapes without the batch dimension."""
+        return self.served.outputs
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the repository index."""
+
+    name: str
+    version: str
+    state: State
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    bundle: Bundle
+    choice: Choice
+    runtimes: Sequence[ModelRuntime]
+    proof: Proof
+
+
+class ModelPool:
+    """All models of one server. Used on its event loop; loading blocks only its own thread."""
+
+    def __init__(self, settings: InferenceSettings, engines: Path | None = None) -> None:
+        self._settings = settings
+        self._engines = engines
+        self._serving: dict[str, LoadedModel] = {}
+        self._rows: dict[str, Row] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._loader = ThreadPoolExecutor(1, "model-loader")
+        self._retired: set[asyncio.Task[None]] = set()
+        self.located = False  # whether the models folder has been looked through
+
+    def get(self, name: str, version: str | None = None) -> LoadedModel:
+        """What serves under this name. Raises NotFound for an unknown one, NotReady for one that cannot answer now."""
+        model = self._serving.get(name)
+        if model is None:
+            row = self._rows.get(name)
+            if row is None:
+                raise NotFound(f"no model is called {name!r}; there are: {', '.join(sorted(self._rows)) or 'none'}")
+            raise NotReady(f"the model {name!r} is not ready: {row.reason or row.state.lower()}")
+        if version and version not in (model.bundle.version, model.bundle.contract.version, "1"):
+            raise NotFound(f"the model {name!r} is served in version {model.bundle.version}, not {version!r}")
+        return model
+
+    def index(self) -> list[Row]:
+        """Every known model, also those that failed, by name."""
+        return [self._rows[name] for name in sorted(self._rows)]
+
+    def not_ready(self) -> list[Row]:
+        """Those that cannot answer, with the reason."""
+        return [row for row in self.index() if row.state != "READY"]
+
+    async def load_all(self, only: Collection[str] = ()) -> None:
+        """Load what is installed (of that, `only`, where names are given); a model that fails hinders no other.
+
+        A name that is not installed is listed with its reason, so that readiness says what is missing.
+        """
+        located: Collection[str] = only or await asyncio.to_thread(locate, self._settings.models)
+        for name in located:
+            self._rows.setdefault(name, Row(name, "", "LOADING"))
+        self.located = True
+        for name in located:
+            try:
+                await self.load(name)
+            except EyelineError as error:
+                log.warning("a model does not serve", model=name, reason=str(error))
+        gc.freeze()  # what start-up made is never garbage; collections need not walk it while requests wait
+
+    async def load(self, name: str) -> LoadedModel:
+        """Load the folder's current version of a model and swap it in. Raises ConfigError, the old one still serving."""
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            before = self._serving.get(name)
+            known = self._rows.get(name)
+            if before is None:
+                self._rows[name] = Row(name, "", "LOADING")
+            try:
+                return await self._load(name, before)
+            except EyelineError as error:
+                if known is None and isinstance(error, NotFound):
+                    del self._rows[name]  # a mistyped name is no missing model
+                    raise
+                version = before.bundle.version if before else ""
+                self._rows[name] = Row(name, version, "READY" if before else "UNAVAILABLE", str(error))
+                raise
+
+    async def unload(self, name: str) -> None:
+        """Stop serving a model; what waits for it is still answered. Raises NotFound."""
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            if name not in self._rows:
+                raise NotFound(f"no model is called {name!r}")
+            model = self._serving.pop(name, None)
+            self._rows[name] = Row(name, "", "UNAVAILABLE", "unloaded")
+            if model:
+                self._retire(model)
+
+    async def close(self) -> None:
+        """Answer what waits, then free all."""
+        for model in self._serving.values():
+            self._retire(model)
+        self._serving.clear()
+        await asyncio.gather(*self._retired)
+        self._loader.shutdown(wait=False, cancel_futures=True)
+
+    async def _load(self, name: str, before: LoadedModel | None) -> LoadedModel:
+        started = time.monotonic()
+        loop = asyncio.get_running_loop()
+        path = (await asyncio.to_thread(locate, self._settings.models)).get(name)
+        if path is None:
+            raise NotFound(f"no bundle of a model {name!r} lies in {self._settings.models}")
+        proof = await prove_apart(name, path, self._settings, self._engines) if before else None
+        model = self._ready(await loop.run_in_executor(self._loader, self._prepare, name, path, proof))
+        self._serving[name] = model
+        self._rows[name] = Row(name, model.bundle.version, "READY")
+        if before:
+            self._retire(before)
+        log.info(
+            "a model serves",
+            model=name,
+            version=model.bundle.version,
+            runtime=model.choice.runtime,
+            precision=model.choice.precision,
+            instances=model.choice.instances,
+            batch=model.batcher.limit,
+            seconds=round(time.monotonic() - started, 2),
+        )
+        return model
+
+    def _prepare(self, name: str, path: Path, proof: Proof | None) -> _Prepared:
+        """Open the model, and prove it where that has not been done apart. Raises ConfigError."""
+        try:
+            bundle = load_named(name, path, proved=proof.digest if proof else None)
+            choice = choose(bundle, self._settings, self._engines)
+            runtimes = open_runtimes(bundle, choice)
+        except (OSError, MemoryError) as error:
+            raise ConfigError(f"the model bundle {path} cannot be read: {error}") from error
+        try:
+            if proof is None:
+                proof = prove(bundle, choice, runtimes)
+            else:
+                warm_up(bundle, runtimes)
+        except BaseException as error:
+            for runtime in runtimes:
+                runtime.close()
+            if isinstance(error, InferenceError):
+                raise ConfigError(f"{bundle.name} {bundle.version} cannot run: {error}") from error
+            raise
+        return _Prepared(bundle, choice, runtimes, proof)
+
+    def _ready(self, prepared: _Prepared) -> LoadedModel:
+        bundle, choice = prepared.bundle, prepared.choice
+        served = ServedModel(
+            contract=bundle.contract,
+            ref=ModelRef(bundle.name, bundle.version, choice.runtime, choice.precision),
+            fingerprint=fingerprint(bundle, choice),
+            outputs=prepared.proof.outputs,
+        )
+        batcher = Batcher(
+            bundle.name,
+            prepared.runtimes,
+            limit=prepared.proof.limit,
+            max_queue=self._settings.max_queue,
+            max_delay=self._settings.max_delay,
+        )
+        return LoadedModel(bundle, served, choice, batcher)
+
+    def _retire(self, model: LoadedModel) -> None:
+        task = asyncio.create_task(asyncio.to_thread(model.batcher.close))
+        self._retired.add(task)
+        task.add_done_callback(self._retired.discard)
+
+
+def fingerprint(bundle: Bundle, choice: Choice) -> str:
+    """Everything that an answer depends on: bundle, runtime, precision, threads, library versions, kind of machine."""
+    parts = [
+        bundle.digest,
+        RUNTIMES.load(choice.runtime).version(),
+        choice.precision,
+        choice.threads,
+        "/".join(choice.providers),
+        f"numpy {np.__version__}",
+        platform.machine(),
+    ]
+    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()

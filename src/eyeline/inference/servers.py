@@ -1,0 +1,78 @@
+"""All inference servers of `inference.url`, one by one: what each serves, and having each load a model anew."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from eyeline.core.errors import InferenceUnavailable, InputError
+from eyeline.core.settings import InferenceSettings, mask
+from eyeline.inference.client import InferenceClient
+from eyeline.inference.replicas import urls_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """What came of a load: the version that serves now, or why there is none. `answered`: the server said so itself."""
+
+    url: str
+    version: str = ""
+    error: str = ""
+    answered: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """A server and what its models did since they were loaded; `error` where it gives no answer."""
+
+    url: str
+    models: tuple[dict[str, Any], ...] = ()
+    error: str = ""
+
+
+class Servers:
+    """Used within one event loop."""
+
+    def __init__(self, settings: InferenceSettings) -> None:
+        token = settings.token.get_secret_value() if settings.token else None
+        self._clients = {mask(url): InferenceClient(url, settings.models, token=token) for url in urls_of(settings.url)}
+
+    async def load(self, name: str) -> list[Loaded]:
+        """Have all of them load the current version of a model, side by side."""
+        return await asyncio.gather(*(_load(url, client, name) for url, client in self._clients.items()))
+
+    async def about(self) -> list[About]:
+        """What each says of itself."""
+        return await asyncio.gather(*(_about(url, client) for url, client in self._clients.items()))
+
+    async def close(self) -> None:
+        """Give back connections. Idempotent."""
+        await asyncio.gather(*(client.close() for client in self._clients.values()))
+
+
+async def _load(url: str, client: InferenceClient, name: str) -> Loaded:
+    try:
+        return Loaded(url=url, version=await client.load(name))
+    except InputError as error:
+        return Loaded(url=url, error=str(error))
+    except InferenceUnavailable as error:
+        return Loaded(url=url, error=str(error), answered=False)
+
+
+async def _about(url: str, client: InferenceClient) -> About:
+    try:
+        return About(url=url, models=tuple(map(_summed, await client.statistics())))
+    except InferenceUnavailable as error:
+        return About(url=url, error=str(error))
+
+
+def _summed(row: dict[str, Any]) -> dict[str, Any]:
+    """The statistics of one model in the words of a person."""
+    images, batches = row["inference_count"], row["execution_count"]
+    computed = sum(size["compute_infer"]["ns"] for size in row["batch_stats"]) / 1e9
+    return {
+        "name": row["name"],
+        "version": row["version"],
+        "images": images,
+        "batch_size": round(images / batches, 2) if batches else None,
+        "seconds_an_image": round(computed / images, 5) if images else None,
+    }

@@ -1,0 +1,251 @@
+"""Finding results: pages, capped counts with their spread over time, and words to choose from. A part of the SQL store."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+from sqlalchemy import Column, Dialect, Select, and_, exists, func, not_, or_, select, true, union_all
+
+from eyeline.core.clock import isoformat, parse_time
+from eyeline.core.ids import first_id
+from eyeline.core.types import Result
+from eyeline.stores.results import rows
+from eyeline.stores.results.base import Bucket, Matches, Prefix, ResultQuery, Word
+from eyeline.stores.results.lines import Readers
+from eyeline.stores.results.schema import camera_counts, model_sets, result_codes, result_labels, results, reviews
+from eyeline.stores.results.statements import with_places
+
+#: Results are counted up to here.
+COUNTED = 10_000
+#: Bars of a histogram at most, and how wide one may be, in seconds.
+BARS = 60
+WIDTHS = (60, 300, 900, 3600, 6 * 3600, 86_400, 7 * 86_400, 28 * 86_400)
+#: Names that a prefix may stand for.
+NAMED = 200
+#: A picture's time may be ahead of its reception by so much (the gateway refuses more): ids tell the time of reception.
+AHEAD = timedelta(days=1)
+#: What was captured longer before its id was made is odd (migration 0009 says the same of both times).
+LATE = timedelta(hours=1)
+EPOCH = datetime(1970, 1, 2, tzinfo=UTC)
+#: For one who sees some sites only, a word is looked for among so many of its newest results.
+NEWEST = 200
+#: The largest character: behind everything that begins with what stands before it.
+_LAST = "\U0010ffff"
+
+
+class _Store(Protocol):
+    """What the store brings along."""
+
+    _readers: Readers
+    _dialect: Dialect
+
+    async def _rows(self, query: Select[Any]) -> Sequence[rows.Row]: ...
+
+
+@dataclass(frozen=True)
+class Names:
+    """What a query's prefixes stand for in this database, looked up before: an index takes names, not beginnings."""
+
+    cameras: Sequence[str] | None = None
+    models: Sequence[str] | None = None
+
+
+class Finding:
+    """The methods of ResultStore that look for results."""
+
+    async def find(self: _Store, query: ResultQuery) -> tuple[list[Result], str | None]:
+        """A page by id, newest first."""
+        names = await _names(self, query)
+        chosen = find_page(query, names, self._dialect)
+        page = await self._rows(with_places(chosen.limit(query.limit + 1)))
+        told = [rows.sealed_result(row) for row in page[: query.limit]]
+        return told, told[-1].id if len(page) > query.limit and told else None
+
+    async def matches(self: _Store, query: ResultQuery) -> Matches:
+        """The times of the newest ones are read, and counted here."""
+        names = await _names(self, query)
+        chosen = found(query, names, self._dialect, results.c.captured_at).limit(COUNTED + 1)
+        return _counted([row["captured_at"] for row in await self._rows(chosen)])
+
+    async def words(self: _Store, word: Word, beginning: str, limit: int, sites: Sequence[str] | None) -> list[str]:
+        """From one to the next along an index, however many results bear each."""
+        column = _WORDS[word]
+        said: list[str] = []
+        after: str | None = None
+        for _ in range(2 * limit):
+            chosen = select(func.min(column).label("next")).where(begins(column, Prefix(beginning), self._dialect))
+            if after is not None:
+                chosen = chosen.where(column > after)
+            after = (await self._rows(chosen))[0]["next"]
+            if after is None or len(said) >= limit:
+                break
+            if sites is None or await _borne(self, column, after, sites):
+                said.append(after)
+        return said
+
+
+#: Where the words of each kind stand in an index. A model's name is no secret of a site; cameras are not looked up for one.
+_WORDS: dict[Word, Any] = {
+    "camera": camera_counts.c.camera,
+    "label": result_labels.c.label,
+    "ref": results.c.ref,
+    "code": result_codes.c.code,
+    "by": reviews.c.reviewer,
+    "model": model_sets.c.name,
+}
+
+
+async def _borne(store: _Store, column: Any, word: str, sites: Sequence[str]) -> bool:
+    """Whether a result of those sites bears the word."""
+    table = column.table
+    if table in {model_sets, camera_counts}:
+        return True
+    of_result = table.c.id if table is results else table.c.result_id
+    newest = select(of_result.label("id")).where(column == word).order_by(of_result.desc()).limit(NEWEST).subquery()
+    seen = exists().where(results.c.id == newest.c.id, results.c.site.in_(sites))
+    return bool((await store._rows(select(seen.label("there"))))[0]["there"])  # noqa: SLF001 - a part of the same store
+
+
+def find_page(query: ResultQuery, names: Names, dialect: Dialect) -> Select[Any]:
+    """The ids of a page as SQL, to be limited. Ids are given when pictures come, mostly soon after their capture: on PostgreSQL
+    a window of time is looked for among the ids of that time, and what was captured in it and came at another (`is_odd`, which
+    has an index of its own) beside. Otherwise a window that lies far back would be reached through all that is newer.
+    """
+    if dialect.name != "postgresql" or query.until is None:
+        return found(query, names, dialect)
+    top = first_id(query.until + LATE + timedelta(milliseconds=2))
+    bottom = first_id(max(query.since, EPOCH) - AHEAD) if query.since is not None else None
+
+    def within(newest: Any) -> Any:
+        return newest < top if bottom is None else and_(newest >= bottom, newest < top)
+
+    odd = func.is_odd(results.c.id, results.c.captured_at)
+    near = found(query, names, dialect, where=within)
+    others = found(query, names, dialect, where=lambda newest: and_(odd, not_(within(newest))), few=True)
+    parts = [part.limit(query.limit + 1).subquery() for part in (near, others)]
+    both = union_all(*(select(part.c.id) for part in parts)).subquery()
+    return select(both.c.id).order_by(both.c.id.desc())
+
+
+def found(
+    query: ResultQuery,
+    names: Names,
+    dialect: Dialect,
+    *columns: Any,
+    where: Callable[[Any], Any] | None = None,
+    few: bool = False,
+) -> Select[Any]:
+    """The page as SQL. A label, a code or a verdict leads: its rows lie sorted by result id, so that a page reads no more
+    than a page. `where` says which ids.
+
+    few: what is found is better sorted, and asked for its label one by one, than met on a way through the newest or all that
+    bear the label, which the database would prefer.
+    """
+    chosen = select(*(columns or (results.c.id,)))
+    newest: Any = results.c.id
+    if query.label is not None and few:
+        borne = and_(result_labels.c.label == query.label, result_labels.c.result_id == results.c.id)
+        score = select(result_labels.c.score).where(borne).scalar_subquery()
+        chosen = chosen.where(score >= (query.min_score or 0.0))
+        if query.max_score is not None:
+            chosen = chosen.where(score < query.max_score)
+        query = replace(query, label=None, min_score=None, max_score=None)
+    if query.label is not None:
+        newest = result_labels.c.result_id
+        chosen = chosen.join(result_labels, newest == results.c.id).where(result_labels.c.label == query.label)
+    if query.code is not None:
+        newest = result_codes.c.result_id
+        chosen = chosen.join(result_codes, newest == results.c.id).where(result_codes.c.code == query.code)
+    if query.by is not None or query.verdict not in {None, "none"}:
+        newest = reviews.c.result_id
+        chosen = chosen.join(reviews, newest == results.c.id).where(*_judged(query))
+    for condition in _conditions(query, names, dialect):
+        chosen = chosen.where(condition)
+    if where is not None:
+        chosen = chosen.where(where(newest))
+    elif query.since is not None:  # what was captured since was received since, but for clocks that are ahead
+        chosen = chosen.where(newest >= first_id(max(query.since, EPOCH) - AHEAD))
+    if query.cursor is not None:
+        chosen = chosen.where(newest < query.cursor)
+    return chosen.order_by((newest.concat("") if few else newest).desc())
+
+
+def _judged(query: ResultQuery) -> list[Any]:
+    """Written with the words of the partial indexes."""
+    judged: list[Any] = [reviews.c.verdict.is_not(None)]
+    if query.by is not None:
+        judged.append(reviews.c.reviewer == query.by)
+    if query.verdict not in {None, "none"}:
+        judged.append(reviews.c.verdict == query.verdict)
+    return judged
+
+
+def _conditions(query: ResultQuery, names: Names, dialect: Dialect) -> list[Any]:
+    score = results.c.top_score if query.label is None else result_labels.c.score
+    said = reviews.alias()
+    judged = exists().where(said.c.result_id == results.c.id, said.c.verdict.is_not(None))
+    asked: list[tuple[Any, Callable[[], Any]]] = [
+        (query.min_score, lambda: score >= query.min_score),
+        (query.max_score, lambda: score < query.max_score),
+        (query.sites, lambda: results.c.site.in_(query.sites or ())),
+        (query.since, lambda: results.c.captured_at >= isoformat(query.since or EPOCH)),
+        (query.until, lambda: results.c.captured_at < isoformat(query.until or EPOCH)),
+        (names.models, lambda: results.c.models.in_(names.models or ())),
+        (True if query.verdict == "none" else None, lambda: ~judged),
+    ]
+    chosen: list[Any] = [condition() for value, condition in asked if value is not None]
+    for name in ("site", "camera", "pipeline", "status", "ref"):
+        value = getattr(query, name)
+        if name == "camera" and names.cameras is not None:
+            chosen.append(results.c.camera.in_(names.cameras))
+        elif isinstance(value, Prefix):
+            chosen.append(begins(results.c[name], value, dialect))
+        elif value is not None:
+            chosen.append(results.c[name] == value)
+    return chosen
+
+
+def begins(column: Column[Any], prefix: Prefix, dialect: Dialect) -> Any:
+    """Exactly, whatever a database thinks of capitals; where text is sorted by its characters, an index can serve."""
+    if not prefix:
+        return column.is_not(None) if column.nullable else true()
+    exactly = func.substr(column, 1, len(prefix)) == str(prefix)
+    if dialect.name != "sqlite":
+        return exactly
+    return and_(column >= str(prefix), column < prefix + _LAST, exactly)
+
+
+async def _names(store: _Store, query: ResultQuery) -> Names:
+    cameras = models = None
+    if isinstance(query.camera, Prefix):
+        column = camera_counts.c.camera
+        chosen = select(column).where(begins(column, query.camera, store._dialect)).limit(NAMED)  # noqa: SLF001
+        cameras = [row["camera"] for row in await store._rows(chosen)]  # noqa: SLF001 - a part of the same store
+    if query.model is not None:
+        chosen = select(model_sets.c.key).distinct().where(_bears(query.model)).limit(NAMED)
+        models = [row["key"] for row in await store._rows(chosen)]  # noqa: SLF001
+    return Names(cameras, models)
+
+
+def _bears(model: str) -> Any:
+    """A name, a version with or without the digest behind its `+`, or both as name@version."""
+    name, at, version = model.rpartition("@")
+    word = version if at else model
+    whole = or_(model_sets.c.version == word, func.substr(model_sets.c.version, 1, len(word) + 1) == word + "+")
+    return and_(model_sets.c.name == name, whole) if at else or_(model_sets.c.name == word, whole)
+
+
+def _counted(times: Sequence[str]) -> Matches:
+    """`times` are the newest, one more than are counted where there are more."""
+    moments = [parse_time(text).timestamp() for text in times[:COUNTED]]
+    if not moments:
+        return Matches(count=0, more=False, width=WIDTHS[0], histogram=[])
+    first, last = min(moments), max(moments)
+    width = next((width for width in WIDTHS if (last // width) - (first // width) < BARS), WIDTHS[-1])
+    bars: dict[float, int] = {}
+    for moment in moments:
+        start = moment - moment % width
+        bars[start] = bars.get(start, 0) + 1
+    histogram = [Bucket(datetime.fromtimestamp(start, UTC), bars[start]) for start in sorted(bars)]
+    return Matches(count=len(moments), more=len(times) > COUNTED, width=width, histogram=histogram)

@@ -1,0 +1,1 @@
+"""The history of the results database, one file a step in `versions/`."""

@@ -1,0 +1,166 @@
+"""Deliveries as people look after them, silences, and what people did: a part of the SQL store."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Protocol
+
+from sqlalchemy import Dialect, Select, bindparam, delete, func, literal, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from eyeline.core.clock import isoformat
+from eyeline.core.ids import first_id
+from eyeline.stores.results import rows
+from eyeline.stores.results.alerts import AlertStatements
+from eyeline.stores.results.audit import note_action
+from eyeline.stores.results.base import Action, DeliveryQuery, DeliveryRow, SilenceRow
+from eyeline.stores.results.lines import Writer
+from eyeline.stores.results.schema import HELD, actions, alerts, deliveries, silences
+from eyeline.stores.results.statements import Prepared
+
+
+class NoticeStatements:
+    """What is written, for one dialect."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        insert: Any = postgresql.insert if dialect.name == "postgresql" else sqlite.insert
+
+        def prepared(clause: Any) -> Prepared:
+            return Prepared(clause, dialect)
+
+        which: Any = bindparam("which")
+        now: Any = bindparam("now")
+        self.add_silence = prepared(
+            insert(silences).values({each.name: bindparam(each.name) for each in silences.columns})
+        )
+        self.end_silence = prepared(
+            update(silences)
+            .where(silences.c.id == which, silences.c.until.is_(None) | (silences.c.until > now))
+            .values(until=now)
+            .returning(silences.c.id)
+        )
+        self.retry = prepared(
+            update(deliveries)
+            .where(deliveries.c.id == which, deliveries.c.state == bindparam("failed"))
+            .values(state=bindparam("state"), attempts=bindparam("attempts"), next_at=now)
+            .returning(deliveries.c.id)
+        )
+        self.mark_summarised = prepared(
+            update(deliveries).where(deliveries.c.id == which, HELD).values(state=bindparam("state"))
+        )
+        self.forget = prepared(
+            delete(deliveries).where(
+                deliveries.c.kind == bindparam("kind"),
+                deliveries.c.state == bindparam("state"),
+                deliveries.c.next_at < bindparam("before"),
+            )
+        )
+
+
+class _Store(Protocol):
+    """What the store brings along."""
+
+    _writer: Writer
+    _alerts: AlertStatements
+    _notices: NoticeStatements
+
+    async def _rows(self, query: Select[Any]) -> Sequence[rows.Row]: ...
+
+
+class Notices:
+    """The methods of ResultStore that are about deliveries, silences and actions."""
+
+    async def get_delivery(self: _Store, id: str) -> DeliveryRow | None:  # noqa: A002
+        """By its id, with the site of its alert."""
+        found = await self._rows(_sited(deliveries.c.payload).where(deliveries.c.id == id))
+        return rows.delivery_of(found[0]) if found else None
+
+    async def find_deliveries(self: _Store, query: DeliveryQuery) -> tuple[list[DeliveryRow], str | None]:
+        """Keyset pagination by id."""
+        chosen = _sited(literal(b"").label("payload")).order_by(deliveries.c.id.desc()).limit(query.limit + 1)
+        for name in ("channel", "state", "kind"):
+            value = getattr(query, name)
+            if value is not None:
+                chosen = chosen.where(deliveries.c[name] == value)
+        if query.sites is not None:
+            chosen = chosen.where(_SITE.in_(query.sites))
+        if query.cursor is not None:
+            chosen = chosen.where(deliveries.c.id < query.cursor)
+        found = [rows.delivery_of(row) for row in await self._rows(chosen)]
+        return found[: query.limit], found[query.limit - 1].id if len(found) > query.limit else None
+
+    async def retry_delivery(self: _Store, id: str, now: datetime, action: Action) -> bool:  # noqa: A002
+        """Only a failed one, whoever else asks at the same time."""
+        values = {"which": id, "failed": "failed", "state": "pending", "attempts": 0, "now": isoformat(now)}
+
+        def retry(cursor: Any) -> bool:
+            if not self._notices.retry.rows(cursor, **values):
+                return False
+            note_action(cursor, self, action)
+            return True
+
+        return await self._writer.write(retry)
+
+    async def held_deliveries(self: _Store, now: datetime, limit: int) -> list[DeliveryRow]:
+        """Over the index of held ones."""
+        query = select(deliveries).where(HELD, deliveries.c.next_at <= isoformat(now))
+        return [rows.delivery_of(row) for row in await self._rows(query.order_by(deliveries.c.next_at).limit(limit))]
+
+    async def summarise(self: _Store, held: Sequence[str], summary: DeliveryRow) -> None:
+        """All in one transaction."""
+
+        def summarise(cursor: Any) -> None:
+            self._alerts.add_delivery.one(cursor, **rows.delivery_row(summary))
+            self._notices.mark_summarised.many(
+                cursor, ({"which": ident, "state": "summarised"} for ident in sorted(held))
+            )
+
+        await self._writer.write(summarise)
+
+    async def forget_deliveries(self: _Store, kind: str, before: datetime) -> int:
+        """In one transaction."""
+        values = {"kind": kind, "state": "delivered", "before": isoformat(before)}
+        return await self._writer.write(lambda cursor: int(self._notices.forget.one(cursor, **values).rowcount))
+
+    async def add_silence(self: _Store, silence: SilenceRow, action: Action) -> None:
+        """With its audit row in one transaction."""
+
+        def add(cursor: Any) -> None:
+            self._notices.add_silence.one(cursor, **rows.silence_row(silence))
+            note_action(cursor, self, action)
+
+        await self._writer.write(add)
+
+    async def end_silence(self: _Store, id: str, now: datetime, action: Action) -> bool:  # noqa: A002
+        """With its audit row in one transaction."""
+
+        def end(cursor: Any) -> bool:
+            if not self._notices.end_silence.rows(cursor, which=id, now=isoformat(now)):
+                return False
+            note_action(cursor, self, action)
+            return True
+
+        return await self._writer.write(end)
+
+    async def silences(self: _Store, now: datetime) -> list[SilenceRow]:
+        """By when they were made."""
+        query = select(silences).where(silences.c.until.is_(None) | (silences.c.until > isoformat(now)))
+        return [rows.silence_of(row) for row in await self._rows(query.order_by(silences.c.id))]
+
+    async def actions(self: _Store, since: datetime, until: datetime, limit: int) -> list[dict[str, Any]]:
+        """By their ids, which begin with the time."""
+        query = (
+            select(actions.c.body)
+            .where(actions.c.id >= first_id(since), actions.c.id < first_id(until))
+            .order_by(actions.c.id)
+            .limit(limit)
+        )
+        return [rows.decode(row["body"]) for row in await self._rows(query)]
+
+
+#: Of a delivery about an alert, the alert's.
+_SITE = func.coalesce(deliveries.c.site, alerts.c.site)
+
+
+def _sited(payload: Any) -> Select[Any]:
+    columns = [column for column in deliveries.columns if column.name not in {"payload", "site"}]
+    return select(*columns, payload, _SITE.label("site")).outerjoin(alerts, alerts.c.id == deliveries.c.alert_id)

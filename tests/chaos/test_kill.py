@@ -1,0 +1,90 @@
+"""Processes are killed with kill -9 while images flow; an oracle outside compares what was promised with what is kept.
+
+On every queue: its server is killed as one of ours, where it keeps over a kill what it was given.
+"""
+
+import contextlib
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.backends import BACKENDS, Backend, opened
+from tests.chaos.harness import PIPELINES, RULE, Receiver, Sender, books
+from tests.fake_models import write_brightness_bundle
+from tests.system import RunningSystem, running_system, settings_for, until
+
+ROLES = ("gateway", "worker-1", "inference", "alerts")
+SENDERS = 4
+
+
+def _kill_at_random(
+    system: RunningSystem, backend: Backend, kills: int, pause: float, seed: int, senders: list[Sender]
+) -> list[str]:
+    chance = random.Random(seed)
+    victims = [*ROLES, *(part for part in backend.parts if backend.parts[part].kill is not None)]
+    killed: list[str] = []
+    order: list[str] = []
+    while len(killed) < kills and any(sender.is_alive() for sender in senders):
+        time.sleep(pause * chance.uniform(0.5, 1.5))
+        order = order or chance.sample(victims, len(victims))  # every one in turn, in no order to get used to
+        victim = order.pop()
+        if victim in backend.parts:
+            backend.parts[victim].killed(away=chance.uniform(0.0, 1.0))
+            killed.append(victim)
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            if victim in system.pids():
+                system.kill(victim)
+                killed.append(victim)
+    return killed
+
+
+def _storm(tmp_path: Path, scheme: str, receiver: Receiver, images: int, kills: int, pause: float) -> None:
+    write_brightness_bundle(tmp_path / "models", name="brightness")
+    with opened(scheme, tmp_path) as backend:
+        more = {
+            "log_level": "warning",
+            "pipelines": PIPELINES,
+            "alerts": {"rules": [RULE], "channels": [receiver.channel]},
+            **backend.settings,
+            "queue": {"lease": 3.0, **backend.settings.get("queue", {})},
+        }
+        ledgers = [tmp_path / f"ledger{seed}" for seed in range(SENDERS)]
+        with running_system(tmp_path, settings_for(tmp_path / "data", tmp_path / "models", more)) as system:
+            begun = time.monotonic()
+            senders = [Sender(system.url, ledgers[seed], images // SENDERS, seed) for seed in range(SENDERS)]
+            for sender in senders:
+                sender.start()
+            killed = _kill_at_random(system, backend, kills, pause, 7, senders)
+            for sender in senders:
+                sender.join(timeout=3600 if kills > 10 else 150)
+            until(lambda: system.ready() and system.unfinished() == 0, 180, "every accepted image has a result")
+            seconds = time.monotonic() - begun
+            _alerts_told(receiver, images)
+        found = books(ledgers, backend.results_url or f"sqlite:///{tmp_path}/data/results.db", receiver)
+    counted = {victim: killed.count(victim) for victim in sorted(set(killed))}
+    print(f"{scheme}: killed {len(killed)} {counted} in {seconds:.0f} s; {found}")
+    assert len(killed) == kills
+    assert found.promised == sum(sender.accepted for sender in senders) == images // SENDERS * SENDERS
+    assert found.faults == {}
+
+
+def _alerts_told(receiver: Receiver, images: int) -> None:
+    """The engine and its sender are behind the results; what is missing after a while, the books tell."""
+    deadline = time.monotonic() + 60
+    while len(receiver.alerts) < images // 20 and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+@pytest.mark.timeout(400)
+def test_two_thousand_images_survive_ten_kills(tmp_path: Path, receiver: Receiver) -> None:
+    _storm(tmp_path, "sqlite", receiver, images=2000, kills=10, pause=1.0)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("scheme", BACKENDS)
+def test_twenty_thousand_images_survive_a_hundred_kills(scheme: str, tmp_path: Path, receiver: Receiver) -> None:
+    _storm(tmp_path, scheme, receiver, images=20_000, kills=100, pause=1.2)

@@ -1,0 +1,119 @@
+"""Models and the queue as the pages for engineers need them: a real gateway, and a real inference server beside it."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from typer.testing import CliRunner
+
+from eyeline.cli import app
+from eyeline.inference.bundles import write_manifest
+from eyeline.inference.servers import Servers
+from tests.fake_models import brightness_graph, write_brightness_bundle
+from tests.gateways import running, settings_for
+from tests.inference_process import inference_process
+
+WHY = {"reason": "trained on the new belt"}
+
+
+def three_versions(models: Path) -> None:
+    """1.0.0 and 2.0.0 are good, 3.0.0 answers otherwise than its golden set says."""
+    for number in ("1.0.0", "2.0.0", "3.0.0"):
+        write_brightness_bundle(models / "scratch", version=number, offset=0.01 * int(number[0]))
+        (models / "brightness").mkdir(exist_ok=True)
+        (models / "scratch" / "brightness").rename(models / "brightness" / number)
+    (models / "scratch").rmdir()
+    bad = models / "brightness" / "3.0.0"
+    (bad / "weights.onnx").write_bytes(brightness_graph(offset=-0.3))
+    write_manifest(bad)
+
+
+async def test_a_version_is_promoted_after_its_check_and_a_bad_one_changes_nothing(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    models.mkdir()
+    three_versions(models)
+    (models / "brightness" / "current").write_text("1.0.0\n")
+    with inference_process(models) as server:
+        tree: dict[str, Any] = {"inference": {"url": server.url, "models": str(models)}}
+        servers = Servers(settings_for(tmp_path / "data", **tree).inference)
+        async with running(tmp_path / "data", options={"servers": servers}, **tree) as here:
+
+            async def states() -> dict[str, str]:
+                listed = (await here.client.get("/v1/models")).json()
+                mine = next(model for model in listed["models"] if model["name"] == "brightness")
+                (serving,) = listed["servers"]
+                versions = {version["version"]: version["state"] for version in mine["versions"]}
+                return versions | {"served": serving["models"][0]["version"].partition("+")[0]}
+
+            assert await states() == {"1.0.0": "live", "2.0.0": "staged", "3.0.0": "staged", "served": "1.0.0"}
+            path = "/v1/models/brightness"
+            good = await here.client.post(f"{path}/promote", json={"version": "2.0.0"} | WHY, timeout=120)
+            assert (good.status_code, good.json()["waits"]) == (200, False), good.text
+            assert await states() == {"1.0.0": "retired", "2.0.0": "live", "3.0.0": "staged", "served": "2.0.0"}
+            bad = await here.client.post(f"{path}/promote", json={"version": "3.0.0"} | WHY, timeout=120)
+            assert bad.status_code == 409
+            assert "golden check" in bad.json()["detail"]
+            assert await states() == {"1.0.0": "retired", "2.0.0": "live", "3.0.0": "staged", "served": "2.0.0"}
+            checked = await here.client.post(f"{path}/verify?version=3.0.0", timeout=120)
+            assert not checked.json()["passed"]
+            assert "golden check" in checked.json()["detail"]
+            back = await here.client.post(f"{path}/rollback", json=WHY, timeout=120)
+            assert back.status_code == 200
+            assert (await states())["served"] == "1.0.0"
+            assert (await here.client.post(f"{path}/rollback", json=WHY)).status_code == 409
+            for version in ("9.9.9", "../2.0.0", "2.0.0\x00"):
+                assert (await here.client.post(f"{path}/promote", json={"version": version} | WHY)).status_code == 404
+            nameless = await here.client.post("/v1/models/..%2fx/promote", json={"version": "2.0.0"} | WHY)
+            assert nameless.status_code == 404
+            history = (await here.client.get("/v1/models")).json()["history"]
+            assert [(line["what"], line["from"], line["version"], line["reason"]) for line in history] == [
+                ("model.rolled_back", "2.0.0", "1.0.0", WHY["reason"]),
+                ("model.promoted", "1.0.0", "2.0.0", WHY["reason"]),
+            ]
+            records = await here.results.unsealed(50, bodies=True)
+            kept = [msgspec.json.decode(record.body)["what"] for record in records if record.body]
+            assert kept == ["model.promoted", "model.rolled_back"]
+        await servers.close()
+
+
+async def test_without_a_server_a_version_waits_for_the_next_load(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    models.mkdir()
+    three_versions(models)
+    settings = tmp_path / "eyeline.toml"
+    settings.write_text(f'data_dir = "{tmp_path}/data"\n[inference]\nurl = "http://127.0.0.1:9"\nmodels = "{models}"\n')
+    run = CliRunner()
+    said = await asyncio.to_thread(
+        run.invoke, app, ["models", "promote", "brightness", "1.0.0", "--reason", "x", "--config", str(settings)]
+    )
+    assert said.exit_code == 0, said.output
+    assert "serves from the next load on" in said.output
+    assert not (tmp_path / "data").exists()  # nothing is made where there is nothing yet
+    assert (models / "brightness" / "current").read_text().splitlines()[0] == "1.0.0"
+
+
+async def test_failed_jobs_are_listed_and_tried_anew(tmp_path: Path) -> None:
+    async with running(tmp_path, sites=[{"name": "north"}]) as here:
+        for number in range(3):
+            await here.send(number, site="north")
+            await here.work(status="failed", reason=f"corrupt: picture {number}", detections=[], classifications=[])
+        await here.send(4, site="north", lane="bulk")
+        line = (await here.client.get("/v1/queue")).json()
+        assert [(row["site"], row["lane"], row["count"]) for row in line["by_site"]] == [("north", "bulk", 1)]
+        page = (await here.client.get("/v1/queue/dead?limit=2")).json()
+        assert [job["reason"] for job in page["jobs"]] == ["corrupt: picture 2", "corrupt: picture 1"]
+        rest = (await here.client.get(f"/v1/queue/dead?cursor={page['next']}")).json()
+        ids = [job["id"] for job in page["jobs"] + rest["jobs"]]
+        assert len(ids) == 3
+        unknown = "01890000-0000-7000-8000-000000000000"
+        answer = (await here.client.post("/v1/queue/dead/replay", json={"ids": [*ids, unknown, ids[0]]})).json()
+        assert [one["id"] for one in answer["replayed"]] == ids
+        assert [one["id"] for one in answer["refused"]] == [unknown]
+        job = (await here.client.get(f"/v1/jobs/{answer['replayed'][0]['job']}")).json()
+        assert job["status"] == "queued"
+        again = await here.client.post("/v1/queue/dead/replay", json={"ids": [answer["replayed"][0]["job"]]})
+        assert "only failed ones" in again.json()["refused"][0]["detail"]
+        records = await here.results.unsealed(50, bodies=True)
+        kept = [msgspec.json.decode(record.body) for record in records if record.kind == "action" and record.body]
+        assert [one["failed"] for one in kept if one["what"] == "replay"] == ids

@@ -1,0 +1,120 @@
+"""Figures over time by the API: counted once whoever counts, by site, also what came while no gateway ran."""
+
+import asyncio
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eyeline.core.clock import utcnow
+from eyeline.gateway.auth import new_key
+from eyeline.gateway.limits import Admission
+from eyeline.gateway.recorder import MINUTE, Recorder
+from eyeline.stores.results import open_results
+from eyeline.stores.results.base import ReplicaRow, ResultStore
+from tests.gateways import Running, running
+
+SITES = [{"name": "north"}, {"name": "south"}]
+
+
+def recorder(results: ResultStore) -> Recorder:
+    return Recorder(results, Admission(results, max_unfinished=100, max_wait=1.0))
+
+
+async def finished(here: Running, count: int, site: str, **changes: Any) -> None:
+    for number in range(count):
+        await here.send(hash((site, number)) % 65_536, site=site)
+        await here.work(timings={"queue": 0.02, "infer": 0.1}, **changes)
+
+
+async def test_results_are_counted_once_by_whichever_gateway_and_told_by_site(tmp_path: Path) -> None:
+    secret, digest = new_key()
+    northern, northern_digest = new_key()
+    keys = [
+        {"name": "root", "sha256": digest, "role": "admin"},
+        {"name": "n", "sha256": northern_digest, "role": "viewer", "sites": ["north"]},
+    ]
+    async with running(tmp_path, key=secret, keys=keys, sites=SITES, cost={"machines_per_hour": 2.5}) as here:
+        others = [open_results(here.settings.results.url) for _ in range(2)]
+        many = [recorder(results) for results in (here.results, *others)]
+        await many[0].add_results()  # begins here
+        await finished(here, 3, "north")
+        await finished(here, 1, "south", status="failed", reason="corrupt: x")
+        await asyncio.gather(*(one.add_results() for one in many))
+        await many[1].add_results()
+        await many[1].add_measured(time.time())
+        answer = await here.client.get("/v1/operations?range=15m")
+        assert answer.status_code == 200, answer.text
+        operations = answer.json()
+        assert (operations["images"], operations["failed"]) == (4, 1)
+        assert operations["stages"] == {"infer": 0.1, "queue": 0.02}
+        tiles = {tile["name"]: tile for tile in operations["tiles"]}
+        assert (tiles["error_rate"]["value"], tiles["error_rate"]["verdict"]) == (0.25, "missed")
+        assert tiles["error_rate"]["budget"]["left"] == -24.0
+        assert tiles["queue_wait_p95"]["verdict"] == "ok"
+        assert tiles["queue_wait_p95"]["budget"]["left"] == 1.0
+        assert tiles["utilisation"]["verdict"] == "not measured"
+        assert operations["cost"]["per_million"] == 2.5 * 0.25 / 4 * 1e6
+        assert operations["cost"]["inputs"] == {"machines_per_hour": 2.5, "hours": 0.25, "images": 4}
+        assert operations["slowest"]["of"] == 4
+        for over in ("15m", "24h", "30d"):
+            told = (await here.client.get(f"/v1/series?metric=throughput&range={over}")).json()
+            points = told["points"]
+            assert 1 <= len(points) <= 2  # one, or two where a minute ended meanwhile
+            assert sum(round(point["throughput"] * _seconds(point, told["step"])) for point in points) in range(3, 6)
+        errors = (await here.client.get("/v1/series?metric=errors&site=north")).json()
+        assert {point["errors"] for point in errors["points"]} == {0.0}
+        latency = (await here.client.get("/v1/series?metric=latency")).json()
+        assert latency["lines"] == ["end_to_end.p50", "end_to_end.p95", "end_to_end.p99"]
+        bearer = {"Authorization": f"Bearer {northern}"}
+        mine = (await here.client.get("/v1/operations", headers=bearer)).json()
+        assert (mine["images"], mine["failed"]) == (3, 0)
+        assert (await here.client.get("/v1/series?site=south", headers=bearer)).status_code == 400
+        assert (await here.client.get("/v1/series?metric=nonsense")).status_code == 422
+        for store in others:
+            await store.close()
+
+
+def _seconds(point: dict[str, Any], step: int) -> float:
+    from eyeline.core.clock import parse_time
+
+    return max(1.0, min(float(step), (utcnow() - parse_time(point["at"])).total_seconds()))
+
+
+async def test_what_came_while_no_gateway_ran_is_counted_when_one_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eyeline.gateway.recorder.PAGE", 1)  # more than one page of it
+    async with running(tmp_path, sites=SITES) as here:
+        await recorder(here.results).add_results()
+        await finished(here, 2, "north")
+    results = open_results(here.settings.results.url)
+    await recorder(results).add_results()
+    rows = await results.series(MINUTE, 0, None)
+    assert sum(row.sums.get("images", 0) for row in rows) == 2
+    await results.close()
+
+
+async def test_processes_that_report_are_listed_and_silent_ones_said_to_be(tmp_path: Path) -> None:
+    async with running(tmp_path) as here:
+        for role, ago in (("worker-1", 3), ("worker-2", 300)):
+            seen = utcnow() - timedelta(seconds=ago)
+            row = ReplicaRow(
+                id=f"{role}@line:7",
+                role=role,
+                host="line",
+                pid=7,
+                version="1.0",
+                started_at=seen,
+                seen_at=seen,
+                body={"cores": 0.5, "bytes": 1000},
+            )
+            await here.results.report_replica(row)
+        replicas = (await here.client.get("/v1/operations")).json()["replicas"]
+        assert [(one["role"], one["state"]) for one in replicas["processes"]] == [
+            ("worker-1", "running"),
+            ("worker-2", "silent"),
+        ]
+        assert replicas["inference"] == []

@@ -1,0 +1,59 @@
+"""Running an agent in a test, and its books."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+from eyeline.cameras.agent import CameraAgent
+from eyeline.cameras.spool import Counts, Spool
+from eyeline.core.settings import CameraSettings
+from tests.unit.cameras.gateway import SmallGateway
+
+
+@contextlib.asynccontextmanager
+async def running_agent(
+    folder: Path, gateway: SmallGateway, url: str, *, mqtt: str = "", **camera: Any
+) -> AsyncIterator[CameraAgent]:
+    settings = CameraSettings(name="belt", url=url, **camera)
+    agent = CameraAgent(settings, gateway.url, folder / "spool", None, mqtt)
+    stop = asyncio.Event()
+    task = asyncio.create_task(agent.run(stop))
+    try:
+        await until(lambda: task.done() or hasattr(agent, "_trigger"), 20)
+        yield agent
+    finally:
+        stop.set()
+        await task
+
+
+@contextlib.asynccontextmanager
+async def small_gateway() -> AsyncIterator[SmallGateway]:
+    small = SmallGateway()
+    await small.start()
+    try:
+        yield small
+    finally:
+        await small.stop()
+
+
+async def until(condition: Callable[[], Any], seconds: float, said: Callable[[], object] = lambda: "") -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            while not condition():
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError(f"not within {seconds} s: {said()}") from None
+
+
+def books(folder: Path) -> Counts:
+    """Read when no agent runs."""
+    spool = Spool(folder / "spool", 10**9)
+    counts = spool.counts()
+    spool.close()
+    return counts
+
+
+def closes(counts: Counts) -> bool:
+    return counts.captured == counts.accepted + sum(counts.dropped.values()) + counts.spooled + counts.in_hand

@@ -1,0 +1,107 @@
+"""What the browser's tests share: one browser, one running dashboard that is full, and one that is empty.
+
+Where no Chromium is found they are skipped, and the last line of the run counts them and says how to install one.
+A new page is one more `Visit` in `PAGES`: it is then looked at by axe, printed, read without scripts and walked by keys.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from tests.browsers import INSTALL, Watched, chromium, watched_page
+from tests.dashboards import CORRECTED, FILED, ITEM, SITES, Site, cameras, dashboard, fill, settings_of
+
+_skipped: set[str] = set()
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A page as tests look at it: where it is, its heading, and whether it is the full, the empty or a broken one."""
+
+    path: str
+    heading: str
+    state: str = "full"
+    status: int = 200
+
+    @property
+    def name(self) -> str:
+        return f"{self.path} {self.state}"
+
+
+PAGES = (
+    Visit("/", "Live"),
+    Visit("/", "Live", "empty"),
+    Visit("/?camera=nowhere", "Live"),
+    Visit("/alerts", "Alerts"),
+    Visit("/alerts", "Alerts", "empty"),
+    Visit("/operations", "Operations"),
+    Visit("/operations", "Operations", "empty"),
+    Visit("/operations?range=nonsense", "This cannot be asked", "broken", 400),
+    Visit("/models", "Models"),
+    Visit("/system", "System"),
+    Visit("/system", "System", "empty"),
+    Visit("/rules", "Rules"),
+    Visit("/rules", "Rules", "empty"),
+    Visit("/rules/edit", "New rule"),
+    Visit("/rules/edit?name=nothing", "Not found", "missing", 404),
+    Visit("/report", "Shift report"),
+    Visit("/report", "Shift report", "empty"),
+    Visit("/alerts?alert=nobody", "Not found", "broken", 404),
+    Visit("/review", "Review"),
+    Visit("/review", "Review", "empty"),
+    Visit("/audit", "Audit"),
+    Visit("/audit?view=gallery&q=site:north+score:<0.01", "Audit"),
+    Visit("/audit?q=scroe:1", "Audit", status=400),
+    Visit(f"/audit/{CORRECTED}?show=difference", "Record"),
+    Visit(f"/items/{ITEM}", ITEM),
+)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    program = chromium()
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="session")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Six cameras, pictures, alerts. Tests add to it; nobody takes away."""
+    folder = tmp_path_factory.mktemp("full")
+    with dashboard(settings_of(folder, sites=SITES, cameras=cameras(6), alerts={"rules": FILED})) as site:
+        fill(site)
+        yield site
+
+
+@pytest.fixture(scope="session")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """As it is after the first start."""
+    with dashboard(settings_of(tmp_path_factory.mktemp("empty"))) as site:
+        yield site
+
+
+@pytest.fixture
+def page(browser: Browser, full: Site) -> Iterator[Watched]:
+    """A fresh page for the full dashboard."""
+    with watched_page(browser, base_url=full.url) as watched:
+        yield watched
+
+
+@pytest.fixture
+def site_of(full: Site, empty: Site) -> dict[str, Site]:
+    return {"full": full, "empty": empty}
+
+
+def pytest_runtest_logreport(report: Any) -> None:
+    if report.skipped and INSTALL in str(report.longrepr):
+        _skipped.add(report.nodeid)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if _skipped and not hasattr(config, "workerinput"):
+        print(f"{len(_skipped)} tests need a browser and were skipped: {INSTALL}")

@@ -1,0 +1,97 @@
+"""What pages may weigh and how long they may hold the browser: bytes, and CPU time of single tasks by trace.
+
+Times on the wall say how busy the machine is; a task's own CPU time does not. First paint is reported, not judged.
+"""
+
+import gzip
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.browsers import watched_page
+from tests.dashboards import SITES, Site, cameras, dashboard, made_result, settings_of
+from tests.web.conftest import PAGES
+
+SCRIPTS, STYLES, MARKUP = 40_000, 12_000, 25_000  # bytes, compressed
+LONGEST_TASK = 0.05  # seconds of CPU
+A_MINUTE = 300
+SECONDS = 8
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Two hundred cameras, each with a picture."""
+    with dashboard(settings_of(tmp_path_factory.mktemp("wide"), sites=SITES, cameras=cameras(200))) as site:
+        site.keep([made_result(camera.name, camera.site) for camera in site.settings.cameras])
+        yield site
+
+
+def _modules(client: httpx.Client, url: str, seen: dict[str, int]) -> None:
+    """The size of a script and of all that it imports."""
+    if url in seen:
+        return
+    text = client.get(url).text
+    seen[url] = len(gzip.compress(text.encode()))
+    for name in re.findall(r'^import [^;]*?"(\.[^"]+)"', text, re.MULTILINE | re.DOTALL):
+        _modules(client, str(httpx.URL(url).join(name)), seen)
+
+
+@pytest.mark.parametrize("path", sorted({visit.path for visit in PAGES if "?" not in visit.path}))
+def test_scripts_and_styles_of_a_page_stay_small(path: str, full: Site) -> None:
+    with full.client() as client:
+        page = client.get(path).text
+        seen: dict[str, int] = {}
+        for script in re.findall(r'<script[^>]* src="([^"]+)"', page):
+            _modules(client, full.url + script, seen)
+        styles = [len(gzip.compress(client.get(link).content)) for link in re.findall(r'href="([^"]+\.css)"', page)]
+    assert sum(seen.values()) <= SCRIPTS
+    assert sum(styles) <= STYLES
+
+
+def test_a_wall_of_two_hundred_stays_small_as_markup(wide: Site) -> None:
+    page = httpx.get(f"{wide.url}/", timeout=30)
+    assert page.text.count('class="tile"') >= 200
+    assert len(gzip.compress(page.content, 6)) <= MARKUP
+
+
+def test_no_task_holds_a_wall_of_two_hundred_up(
+    browser: Browser, wide: Site, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    with watched_page(browser, base_url=wide.url) as watched:
+        page = watched.page
+        page.goto("/")
+        expect(page.locator("#fresh")).to_have_attribute("data-state", "live")
+        paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? 0")
+        record_property("first contentful paint (ms)", paint)
+        kept = tmp_path / "trace.json"
+        browser.start_tracing(
+            page=page, path=str(kept), categories=["disabled-by-default-devtools.timeline", "toplevel"]
+        )
+        deadline, sent = time.monotonic() + SECONDS, []
+        for number in range(A_MINUTE * SECONDS // 60):
+            sent.append(wide.result(f"belt-{1 + number % 200:02}").id)
+            time.sleep(max(0.0, deadline - SECONDS + (number + 1) * 60 / A_MINUTE - time.monotonic()))
+        expect(page.locator(f'.tile img[src*="{sent[-1]}"]')).to_have_count(1)
+        browser.stop_tracing()
+    tasks = _tasks(json.loads(kept.read_text())["traceEvents"])
+    assert tasks, "the trace holds no task of the page's main thread"
+    record_property("longest task (ms of CPU)", round(max(tasks) * 1000, 1))
+    record_property("tasks", len(tasks))
+    assert [task for task in tasks if task > LONGEST_TASK] == [], f"the trace is kept at {kept}"
+
+
+def _tasks(events: list[dict[str, object]]) -> list[float]:
+    """The CPU seconds of each task of renderers' main threads."""
+    named = (event for event in events if event.get("name") == "thread_name")
+    mains = {(event["pid"], event["tid"]) for event in named if "CrRendererMain" in str(event.get("args"))}
+    return [
+        float(str(event["tdur"])) / 1e6
+        for event in events
+        if str(event.get("name")).endswith("RunTask") and (event["pid"], event["tid"]) in mains and "tdur" in event
+    ]

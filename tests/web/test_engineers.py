@@ -1,0 +1,246 @@
+"""People sign in with a real browser; engineers look at figures, models and the system, and change what they may."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
+
+from eyeline.core.clock import utcnow
+from eyeline.gateway.auth import new_key
+from eyeline.gateway.passwords import HASHER
+from eyeline.gateway.recorder import rows_of
+from eyeline.stores.results.base import KeyRow, SeriesRow, UserRow
+from tests.browsers import SCHEMES, WIDTHS, Watched, watched_page
+from tests.dashboards import HOSTILE, SITES, Site, cameras, dashboard, fill, settings_of
+from tests.fake_models import write_brightness_bundle
+
+PASSWORD = "correct horse battery"
+expect.set_options(timeout=30_000)  # shared machines
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A line with two people, a key, failed jobs and figures."""
+    folder = tmp_path_factory.mktemp("guarded")
+    filed = [{"name": "filed", "sha256": "0" * 64, "role": "viewer"}]
+    inference = {"models": str(versions(folder / "models")), "url": "http://127.0.0.1:9"}  # nobody serves there
+    with dashboard(settings_of(folder, sites=SITES, cameras=cameras(4), keys=filed, inference=inference)) as site:
+        fill(site)
+        password = HASHER.hash(PASSWORD)
+        for name, role in (("ana", "admin"), ("vic", "viewer")):
+            row = UserRow(name=name, password=password, role=role, sites=(), created_at=utcnow())
+            site.run(site.results.put_user(row))
+        key = KeyRow(name="belt", sha256=new_key()[1], role="ingest", sites=("north",), created_at=utcnow())
+        site.run(site.results.put_key(key))
+        for number in range(2):
+            site.result(
+                "belt-01", status="failed", reason=f"corrupt: picture {number} {HOSTILE}", timings={"queue": 0.2}
+            )
+        add_figures(site)
+        site.stop()
+        site.start()  # with the people that there are now
+        yield site
+
+
+def versions(models: Path) -> Path:
+    """A model in two versions, of which the first serves."""
+    for number in ("1.0.0", "2.0.0"):
+        write_brightness_bundle(models / "scratch", version=number, offset=0.01 * int(number[0]))
+        (models / "brightness").mkdir(exist_ok=True)
+        (models / "scratch" / "brightness").rename(models / "brightness" / number)
+    (models / "scratch").rmdir()
+    (models / "brightness" / "current").write_text("1.0.0\n")
+    return models
+
+
+def add_figures(site: Site) -> None:
+    """Add up what is there, without waiting for the recorder's next look."""
+    events = site.run(site.results.tail(0, 500))
+    rows: list[SeriesRow] = rows_of(events)
+    assert rows
+    while not site.run(
+        site.results.add_series(rows, before=site.run(site.results.series_cursor()), after=events[-1].seq)
+    ):
+        pass  # the gateway's own recorder moved the cursor meanwhile
+
+
+@pytest.fixture
+def visitor(browser: Browser, guarded: Site) -> Iterator[Watched]:
+    """A fresh page, signed in nowhere."""
+    with watched_page(browser, base_url=guarded.url) as watched:
+        yield watched
+
+
+def sign_in(page: Page, name: str = "ana", password: str = PASSWORD) -> None:
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Password").fill(password)
+    page.get_by_role("button", name="Sign in").click()
+
+
+def test_a_page_leads_to_the_form_and_the_form_back_with_its_filters(visitor: Watched, guarded: Site) -> None:
+    page = visitor.page
+    page.goto("/operations?range=24h")
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    sign_in(page, password="not the one")
+    expect(page.get_by_role("alert").first).to_contain_text("do not go together")
+    sign_in(page)
+    expect(page.get_by_role("heading", name="Operations", exact=True)).to_be_visible()
+    assert page.url == f"{guarded.url}/operations?range=24h"
+    kept = next(cookie for cookie in page.context.cookies() if cookie["name"] == "eyeline")
+    assert kept["httpOnly"]
+    assert kept["sameSite"] == "Strict"
+    # the session ends elsewhere: the next step leads to the form, and from there to where it wanted to go
+    user = next(user for user in guarded.run(guarded.results.users()) if user.name == "ana")
+    guarded.run(guarded.results.put_user(user))
+    visitor.allowed.append("401")
+    expect_signed_out(guarded, kept["value"])
+    page.keyboard.press("2")
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    sign_in(page)
+    # what a chart asks for by itself may have led to the form before the key did
+    expect(page).to_have_url(re.compile(re.escape(guarded.url) + r"/operations\?range=(1h|24h)$"))
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    page.goto("/system")
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+
+
+def expect_signed_out(site: Site, token: str) -> None:
+    from tests.system import until
+
+    def refused() -> bool:
+        return httpx.get(f"{site.url}/v1/session", headers={"Cookie": f"eyeline={token}"}).status_code == 401
+
+    until(refused, 20, "the session is over")
+
+
+def test_signing_in_needs_no_scripts(browser: Browser, guarded: Site) -> None:
+    with watched_page(browser, base_url=guarded.url, java_script_enabled=False) as watched:
+        watched.page.goto("/system")
+        sign_in(watched.page)
+        expect(watched.page.get_by_role("heading", name="System", exact=True)).to_be_visible()
+        assert watched.page.url == f"{guarded.url}/system"
+
+
+def test_a_viewer_sees_how_it_is_and_no_way_to_change_it(visitor: Watched, guarded: Site) -> None:
+    page = visitor.page
+    page.goto("/system")
+    sign_in(page, "vic")
+    expect(page.get_by_role("heading", name="System", exact=True)).to_be_visible()
+    for path in ("/system", "/models", "/operations"):
+        page.goto(path)
+        page.wait_for_selector("html[data-script=on]")
+        assert page.locator("main [data-act]").count() == 0, path
+        assert page.locator("main input[type=checkbox]").count() == 0, path
+    assert page.get_by_text("API keys").count() == 0
+    assert page.get_by_text("All settings").count() == 0
+
+
+def test_an_admin_replays_failed_jobs_revokes_a_key_and_lets_people_in(visitor: Watched, guarded: Site) -> None:
+    page = visitor.page
+    page.goto("/system")
+    sign_in(page)
+    expect(page.get_by_text("from eyeline.toml").first).to_be_visible()
+    # failed jobs
+    page.get_by_role("button", name="Choose all").click()
+    page.get_by_role("button", name="Replay the chosen").click()
+    expect(page.get_by_text("2 jobs are tried anew")).to_be_visible()
+    assert sum(row.count for row in guarded.run(guarded.results.line())) == 2
+    # a key
+    page.get_by_role("row", name=re.compile("^belt ")).get_by_role("button", name="Revoke").click()
+    expect(page.get_by_role("heading", name="Revoke belt?")).to_be_visible()
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_role("row", name=re.compile("^belt ")).get_by_role("button", name="Revoke").click()
+    page.get_by_role("dialog").get_by_role("button", name="Revoke").click()
+    expect(page.get_by_role("row", name=re.compile("^belt ")).get_by_text("Revoked")).to_be_visible()
+    assert page.get_by_role("row", name=re.compile("^filed ")).get_by_role("button").count() == 0
+    page.get_by_role("button", name="Make a key").click()
+    page.get_by_role("dialog").get_by_label("Name").fill("scanner")
+    page.get_by_role("dialog").get_by_label("north").check()
+    page.get_by_role("dialog").get_by_role("button", name="Make a key").click()
+    secret = page.locator(".secret").inner_text()
+    told = httpx.get(f"{guarded.url}/v1/session", headers={"Authorization": f"Bearer {secret}"}).json()
+    assert (told["name"], told["sites"]) == ("scanner", ["north"])
+    page.get_by_role("dialog").get_by_role("button", name="Close").click()
+    # a person; what is wrong is said in the form
+    visitor.allowed.append("400")
+    page.get_by_role("button", name="Add a person").click()
+    form = page.get_by_role("dialog")
+    form.get_by_label("Name").fill("ben")
+    form.get_by_label("Password").fill("aaaaaaaaaaaa")
+    form.get_by_role("button", name="Add a person").click()
+    expect(form.get_by_role("alert")).to_contain_text("guessed at once")
+    form.get_by_label("Password").fill(PASSWORD)
+    form.get_by_role("button", name="Add a person").click()
+    expect(page.get_by_role("row", name=re.compile("^ben viewer"))).to_be_visible()
+    # the last admin stays
+    visitor.allowed.append("409")
+    page.get_by_role("row", name=re.compile("^ana ")).get_by_role("button", name="Remove").click()
+    page.get_by_role("dialog").get_by_role("button", name="Remove").click()
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("last admin")
+    page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    # a camera that gives nothing
+    page.get_by_role("row", name=re.compile("^belt-01 ")).get_by_role("button", name="Diagnose").click()
+    expect(page.locator("#looks")).to_contain_text("not well")
+
+
+def test_a_version_is_promoted_by_typing_its_models_name_with_a_reason(visitor: Watched, guarded: Site) -> None:
+    page = visitor.page
+    page.goto("/models")
+    sign_in(page)
+    row = page.get_by_role("row", name=re.compile("^2.0.0 "))
+    row.get_by_role("button", name="Promote").click()
+    form = page.get_by_role("dialog")
+    form.get_by_label("Type brightness to confirm").fill("brightnes")
+    form.get_by_label("Why").fill("trained on the new belt")
+    form.get_by_role("button", name="Promote").click()
+    expect(form.get_by_role("alert")).to_contain_text("not brightness")
+    form.get_by_label("Type brightness to confirm").fill("brightness")
+    form.get_by_role("button", name="Promote").click()
+    expect(row.get_by_text("Live")).to_be_visible()
+    expect(page.locator(".timeline")).to_contain_text("brightness 1.0.0 → 2.0.0, ana: trained on the new belt")
+    expect(page.get_by_role("button", name="Roll back")).to_be_visible()
+
+
+def test_charts_have_numbers_in_their_titles_data_as_a_table_and_ranges_have_keys(visitor: Watched) -> None:
+    page = visitor.page
+    page.goto("/operations?range=15m")
+    sign_in(page)
+    errors = page.locator("figure[data-metric=errors]")
+    expect(errors.get_by_role("heading")).to_contain_text("target 1 %, last 15m")
+    errors.get_by_text("Data", exact=True).click()
+    expect(errors.locator("table")).to_be_visible()
+    expect(page.locator("[data-tile=error_rate]")).to_contain_text("Missed")
+    expect(page.locator("[data-tile=utilisation]")).to_contain_text("Not measured")
+    expect(page.get_by_text("Where the time goes")).to_be_visible()
+    page.get_by_label("What if all machines cost so much an hour").fill("3")
+    expect(page.locator("#cost")).to_contain_text("EUR")
+    page.keyboard.press("Escape")
+    page.keyboard.press("4")
+    expect(page).to_have_url(re.compile("range=24h"))
+
+
+@pytest.mark.parametrize("path", ["/login?error=wrong", "/system"])  # the others are in PAGES
+def test_axe_finds_nothing_where_people_sign_in(path: str, browser: Browser, guarded: Site) -> None:
+    found: list[str] = []
+    with watched_page(browser, base_url=guarded.url) as watched:
+        page = watched.page
+        page.goto(path)
+        if not path.startswith("/login"):
+            sign_in(page)
+        page.wait_for_selector("html[data-script=on]")
+        page.wait_for_load_state("networkidle") if path.startswith("/login") else page.wait_for_timeout(300)
+        for width in WIDTHS:
+            page.set_viewport_size({"width": width, "height": 900})
+            for scheme in SCHEMES:
+                page.emulate_media(color_scheme=scheme)
+                for violation in Axe().run(page).response["violations"]:
+                    targets = [node["target"] for node in violation["nodes"]][:3]
+                    found.append(f"{scheme} {width}: {violation['id']} {targets}")
+            wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+            assert wide <= 0, f"{path} is {wide} px wider than {width}"
+    assert found == []

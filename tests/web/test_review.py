@@ -1,0 +1,202 @@
+"""People decide on pictures in a real browser: by keys alone, by mouse, by fields; and nothing they decided is lost."""
+
+import io
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pypdf
+import pytest
+from playwright.sync_api import Browser, Page, Route
+
+from eyeline.core.clock import utcnow
+from eyeline.core.types import Result
+from eyeline.stores.results.review import Doubt
+from tests.browsers import Watched, watched_page
+from tests.dashboards import CORRECTED, HOSTILE, Site, dashboard, detection, made_result, settings_of
+
+SITES = [{"name": "north", "timezone": "Europe/Berlin"}]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A dashboard of its own: what waits is decided here."""
+    with dashboard(settings_of(tmp_path_factory.mktemp("review"), sites=SITES)) as running:
+        yield running
+
+
+@pytest.fixture
+def watched(browser: Browser, site: Site) -> Iterator[Watched]:
+    with watched_page(browser, base_url=site.url) as each:
+        yield each
+
+
+@pytest.fixture
+def waiting(site: Site) -> list[Result]:
+    """Three pictures that wait, in this order, before anything that other tests left."""
+    made = [
+        made_result(
+            None,
+            "north",
+            ref=HOSTILE,
+            detections=[detection("carton", 0.4), detection("bag", 0.3, (300, 60, 500, 200))],
+        )
+        for _ in range(3)
+    ]
+    first = utcnow().timestamp()
+    site.keep(made, doubts={one.id: Doubt(first - number * 1e-3, "low score") for number, one in enumerate(made)})
+    return made
+
+
+def kinds(site: Site, result: Result) -> list[str]:
+    return [record.kind for record in site.run(site.results.verdicts(result.id))]
+
+
+def decided(page: Page, site: Site, result: Result, *expected: str) -> None:
+    """Waits in the page's own loop: what it sends goes through it."""
+    deadline = time.monotonic() + 30
+    while kinds(site, result) != list(expected):
+        assert time.monotonic() < deadline, f"{kinds(site, result)} are not {expected}"
+        page.wait_for_timeout(50)
+
+
+def opened(page: Page, site: Site, path: str = "/review") -> Page:
+    page.goto(f"{site.url}{path}")
+    page.wait_for_selector("#stage:not([hidden])")
+    return page
+
+
+def test_a_picture_is_corrected_by_keys_alone(watched: Watched, site: Site, waiting: list[Result]) -> None:
+    page = opened(watched.page, site)
+    press = page.keyboard.press
+    press("Tab")  # the second box
+    press("1")  # the first of the model's classes
+    for key in ("Shift+ArrowLeft", "ArrowDown", "Alt+ArrowRight", "b", "ArrowRight"):
+        press(key)
+    assert page.locator("#boxes tr").count() == 3
+    assert page.locator("[data-run=confirm]").inner_text().startswith("Save correction")
+    assert "Box 3 of 3" in page.locator("#said").inner_text()
+    press("y")
+    decided(page, site, waiting[0], "corrected")
+    verdict = site.run(site.results.verdicts(waiting[0].id))[0]
+    assert verdict.after is not None
+    kept, changed, drawn = verdict.after.detections
+    assert (kept.step, kept.score, kept.box) == ("find", 0.4, (40, 40, 200, 160))
+    assert (changed.step, changed.box) == ("human", (290, 61, 491, 201))
+    assert changed.label != "bag"
+    assert drawn.step == "human"
+    page.wait_for_selector("#saving[data-state=saved]")
+    press("n")  # the next picture is there already
+    press("z")  # and is taken back
+    decided(page, site, waiting[1], "rejected", "undo")
+    page.wait_for_selector(f"#record[href='/audit/{waiting[1].id}']")
+    press("y")
+    decided(page, site, waiting[1], "rejected", "undo", "confirmed")
+
+
+def test_a_box_is_drawn_and_moved_by_mouse_and_typed_in_fields(
+    watched: Watched, site: Site, waiting: list[Result]
+) -> None:
+    page = opened(watched.page, site)
+    stage = page.locator("#stage").bounding_box()
+    assert stage is not None
+    scale = min(stage["width"] / 512, stage["height"] / 288, 2)
+    left, top = stage["x"] + (stage["width"] - 512 * scale) / 2, stage["y"] + (stage["height"] - 288 * scale) / 2
+
+    def drag(x1: float, y1: float, x2: float, y2: float) -> None:
+        page.mouse.move(left + x1 * scale, top + y1 * scale)
+        page.mouse.down()
+        page.mouse.move(left + x2 * scale, top + y2 * scale, steps=4)
+        page.mouse.up()
+
+    drag(120, 100, 130, 110)  # the first box is moved
+    drag(250, 220, 290, 280)  # where there is none, one is drawn
+    rows = page.locator("#boxes tr")
+    assert [rows.nth(0).locator(f"[data-f={name}]").input_value() for name in "xywh"] == ["50", "50", "160", "120"]
+    assert [rows.nth(2).locator(f"[data-f={name}]").input_value() for name in "xywh"] == ["250", "220", "40", "60"]
+    rows.nth(2).locator("[data-f=w]").fill("9999")
+    rows.nth(2).locator("[data-f=label]").fill("torn label")
+    rows.nth(2).locator("[data-f=label]").press("Tab")
+    page.locator("[data-run=confirm]").click()
+    decided(page, site, waiting[0], "corrected")
+    after = site.run(site.results.verdicts(waiting[0].id))[0].after
+    assert after is not None
+    assert (after.detections[2].label, after.detections[2].box[2]) == ("torn label", 512)
+
+
+def test_a_session_that_ends_loses_nothing_that_was_decided(
+    watched: Watched, site: Site, waiting: list[Result]
+) -> None:
+    page = opened(watched.page, site)
+    signed_out = '{"title": "Unauthorised", "status": 401, "detail": "sign in again", "code": "unauthorised"}'
+    away = re.compile(r"/v1/results/.*/verdicts$")
+
+    def refuse(route: Route) -> None:
+        route.fulfill(status=401, content_type="application/problem+json", body=signed_out)
+
+    watched.allowed += ["401"]
+    page.route(away, refuse)
+    with page.expect_navigation(url=re.compile("/login")):  # and from there back
+        page.keyboard.press("y")
+    assert kinds(site, waiting[0]) == []
+    page.unroute(away)
+    decided(page, site, waiting[0], "confirmed")
+
+
+def test_without_a_script_a_form_decides(browser: Browser, site: Site, waiting: list[Result]) -> None:
+    with watched_page(browser, base_url=site.url, java_script_enabled=False) as watched:
+        watched.page.goto("/review")
+        watched.page.locator("button[value=rejected]").click()
+        decided(watched.page, site, waiting[0], "rejected")
+
+
+def test_a_record_prints_on_one_page_with_its_hash(page: Watched, full: Site, tmp_path: Path) -> None:
+    page.page.goto(f"/audit/{CORRECTED}")
+    page.page.locator(".record__frame img").evaluate("image => image.decode()")
+    printed = pypdf.PdfReader(io.BytesIO(page.page.pdf(prefer_css_page_size=True)))
+    assert len(printed.pages) == 1
+    text = printed.pages[0].extract_text()
+    result = full.run(full.results.get(CORRECTED))
+    assert result is not None
+    assert result.image is not None
+    groups = re.findall("....", result.image.sha256)
+    assert " ".join(groups) in re.sub(r"\s+", " ", text)
+    assert CORRECTED in text
+    assert "verified" in text.replace("ﬁ", "fi")
+    assert HOSTILE in text
+    assert "Pause" not in text
+
+
+def test_a_search_is_typed_narrowed_and_says_what_excluded_everything(page: Watched) -> None:
+    tab = page.page
+    tab.goto("/audit")
+    tab.keyboard.press("/")
+    tab.keyboard.press("Control+a")
+    tab.keyboard.type("verdict:corrected by:ana")
+    tab.keyboard.press("Enter")
+    tab.wait_for_url(re.compile("q=verdict"))
+    assert tab.locator("#results tbody tr").count() == 1
+    assert "PAL-7" in tab.locator("#results").inner_text()
+    tab.goto("/audit?verdict=corrected&score=<0.1")
+    assert tab.locator("[data-search]").input_value() == "score:<0.1 verdict:corrected"
+    tab.locator(".empty a", has_text="score:<0.1").click()
+    tab.wait_for_url(re.compile("q=verdict"))  # and its scripts
+    assert tab.locator("#results tbody tr").count() == 1
+    tab.locator("[data-search]").fill("camera:belt-0")
+    tab.wait_for_selector("#words option", state="attached")
+    words = tab.locator("#words option").evaluate_all("found => found.map(each => each.value)")
+    assert words[:2] == ["camera:belt-01", "camera:belt-02"]
+
+
+def test_a_thing_is_followed_and_its_first_damage_is_marked(page: Watched) -> None:
+    tab = page.page
+    tab.goto("/audit?q=ref:PAL-*")
+    tab.locator("#results a", has_text="PAL-7").first.click()
+    tab.wait_for_url(re.compile("/items/PAL-7"))
+    assert tab.locator("h1").inner_text() == "PAL-7"
+    assert tab.locator(".item__pictures li").count() == 3
+    assert "belt-02" in tab.locator("#first-damage").inner_text()
+    with tab.expect_download() as waited:
+        tab.locator("a[download]").click()
+    assert waited.value.suggested_filename.endswith(".zip")

@@ -1,0 +1,122 @@
+"""Rules on their page: written as a sentence or in TOML, refused with the place, tried with pictures, saved, and then at work."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+from playwright.sync_api import Browser
+
+from eyeline.alerts import AlertService
+from eyeline.dashboard.pages.rules import condition_of, tree_of
+from eyeline.stores.results import open_results
+from eyeline.stores.results.base import AlertQuery
+from tests.browsers import watched_page
+from tests.dashboards import Site
+from tests.system import until
+
+
+@contextmanager
+def alert_engine(site: Site) -> Iterator[None]:
+    """The alerts role beside the dashboard, in a thread of its own."""
+    stop: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+    began = threading.Event()
+
+    async def work() -> None:
+        ended = asyncio.Event()
+        stop.append((asyncio.get_running_loop(), ended))
+        began.set()
+        await AlertService(site.settings.alerts, open_results(site.settings.results.url)).run(ended)
+
+    thread = threading.Thread(target=lambda: asyncio.run(work()), daemon=True)
+    thread.start()
+    began.wait(10)
+    try:
+        yield
+    finally:
+        loop, ended = stop[0]
+        loop.call_soon_threadsafe(ended.set)
+        thread.join(20)
+
+
+def test_a_rule_is_made_tried_saved_and_raises_an_alert(browser: Browser, full: Site) -> None:
+    """All in the page, by somebody who makes two mistakes on the way."""
+    full.result("belt-01")
+    with watched_page(browser, base_url=full.url) as watched:
+        page = watched.page
+        watched.allowed.append("422")
+        page.goto("/rules")
+        assert page.locator("li[data-rule=filed]").get_by_text("from eyeline.toml").count() == 1
+        assert page.locator("li[data-rule=filed] a").count() == 0
+        page.get_by_role("link", name="New rule").click()
+        page.get_by_label("Name", exact=True).fill("carton seen")
+        page.locator("[name=label]").fill("carton")
+        page.get_by_label("score at least").fill("0.8")
+        assert page.locator("[name=when]").input_value() == "label == 'carton' and score >= 0.8"
+        page.locator("[name=when]").fill("lable == 'carton' and score >= 0.8")
+        page.get_by_label("tell log").check()
+        page.route("**/v1/channels/log/test", lambda route: route.fulfill(json={"state": "delivered"}))
+        page.get_by_role("button", name="Send a test to log").click()
+        page.get_by_text("log took the test.").wait_for()
+        page.get_by_role("button", name="Save", exact=True).click()
+        wrong = page.get_by_role("alert").filter(has_text="was not taken")
+        assert "did you mean 'label'?" in wrong.inner_text()
+        assert "    ^^^^^" in wrong.locator("pre").inner_text()
+        page.locator("[name=when]").fill("label == 'carton' and score >= 0.8")
+        page.get_by_role("button", name="Try on the last 24 h").click()
+        trial = page.locator("#trial")
+        assert "It would have fired" in trial.inner_text()
+        picture = trial.locator("img").first
+        picture.scroll_into_view_if_needed()
+        page.wait_for_function("image => image.complete && image.naturalWidth > 0", arg=picture.element_handle())
+        assert page.locator(".rule__sentence").inner_text() == (
+            "When an image shows label == 'carton' and score >= 0.8, raise warning and tell log."
+        )
+        page.get_by_role("button", name="Save", exact=True).click()
+        page.wait_for_url("**/rules")
+        assert page.locator("li[data-rule='carton seen']").count() == 1
+    with alert_engine(full):
+        full.result("belt-01")
+        query = AlertQuery(rule="carton seen")
+        until(lambda: bool(full.run(full.results.find_alerts(query))[0]), 60, "the rule raises an alert")
+
+
+def test_the_same_without_scripts_and_in_toml(full: Site) -> None:
+    with httpx.Client(base_url=full.url) as client:
+        text = '[[alerts.rules]]\nname = "rate"\nwhen = "label == \'dent\'"\nshare = 0.02\nof = 500\n'
+        tried = client.post("/rules/edit", data={"do": "toml try", "toml": text})
+        assert "When more than 2 % of the last 500 images show label == &#39;dent&#39;" in tried.text
+        assert "It would not have fired." in tried.text
+        broken = client.post("/rules/edit", data={"do": "toml save", "toml": "x ="})
+        assert (broken.status_code, "the rule is no TOML" in broken.text) == (422, True)
+        assert client.post("/rules/edit", data={"do": "toml save", "toml": text}).headers["location"] == "/rules"
+        fields = {"name": "rate", "version": "1", "label": "dent", "share": "0.05", "of": "100", "by.camera": "on"}
+        assert client.post("/rules/edit", data={"do": "save", **fields}).status_code == 303
+        late = client.post("/rules/edit", data={"do": "save", **fields, "of": "200"})
+        assert (late.status_code, "was changed meanwhile" in late.text) == (409, True)
+        form = client.get("/rules/edit", params={"name": "rate"}).text
+        assert "version 2" in form
+        assert 'name="by.camera" value="on" checked' in form
+        assert client.post("/rules/remove", data={"name": "rate", "version": "2"}).status_code == 303
+        assert client.get("/rules/edit", params={"name": "rate"}).status_code == 404
+        filed = client.get("/rules/edit", params={"name": "filed"})
+        assert (filed.status_code, "from eyeline.toml" in filed.text) == (404, True)
+
+
+@pytest.mark.parametrize(
+    ("parts", "condition"),
+    [
+        ({"label": "it's", "score": "0.5"}, r"label == 'it\'s' and score >= 0.5"),
+        ({"label": "a\\", "camera": "b"}, r"label == 'a\\' and camera == 'b'"),
+        ({}, ""),
+    ],
+)
+def test_a_condition_is_made_of_its_parts(parts: dict[str, str], condition: str) -> None:
+    assert condition_of(parts) == condition
+
+
+def test_empty_fields_say_nothing() -> None:
+    form = {"name": "r", "when": " score > 0.5 ", "count": "", "by.label": "on", "notify.log": "on", "do": "save"}
+    assert tree_of(form) == {"name": "r", "when": "score > 0.5", "by": ["label"], "notify": ["log"]}

@@ -1,0 +1,1 @@
+"""How the reference models are made: rendered pictures in, bundles out. Needs PyTorch; the service never imports it."""
