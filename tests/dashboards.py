@@ -26,7 +26,7 @@ from eyeline.stores.blobs.base import BlobStore
 from eyeline.stores.results import open_results
 from eyeline.stores.results.base import AlertRow, DeliveryRow, NewJob, ResultStore, RuleRow
 from eyeline.stores.results.review import Doubt, NewVerdict, RecordKind, Said, VerdictRecord
-from tests.system import free_port, until
+from tests.system import TLS, free_port, until
 
 T = TypeVar("T")
 
@@ -75,7 +75,7 @@ class Site:
         self._thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
         self._thread.start()
         began.wait(10)
-        until(lambda: httpx.get(f"{self.url}/healthz").status_code == 200, 20, "the gateway answers")
+        until(lambda: httpx.get(f"{self.url}/healthz", verify=TLS).status_code == 200, 20, "the gateway answers")
 
     def stop(self) -> None:
         """Stop serving; the stores stay."""
@@ -89,7 +89,7 @@ class Site:
         self._thread = None
 
     def client(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=20)
+        return httpx.Client(base_url=self.url, timeout=20, verify=TLS)
 
     # ---- what it knows
     def result(self, camera: str | None = None, *, site: str | None = None, **changes: Any) -> Result:

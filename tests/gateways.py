@@ -25,6 +25,7 @@ from eyeline.stores.cache import open_cache
 from eyeline.stores.cache.base import Cache
 from eyeline.stores.results import open_results
 from eyeline.stores.results.base import ResultStore
+from tests.system import TLS
 
 PIPELINES = [{"name": "parcels", "steps": [{"name": "find", "model": "finder"}]}]
 
@@ -139,7 +140,9 @@ async def running(
         await serving
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     mine = stores() | {"queue": open_queue(queue_url)}
-    async with httpx.AsyncClient(base_url=gateway.url, headers=headers, timeout=35.0, trust_env=False) as client:
+    async with httpx.AsyncClient(
+        base_url=gateway.url, headers=headers, timeout=35.0, trust_env=False, verify=TLS
+    ) as client:
         try:
             yield Running(gateway, client, settings, **mine)
         finally:

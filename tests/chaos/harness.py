@@ -23,6 +23,7 @@ from sqlalchemy import text
 from eyeline.stores.results import open_results
 from eyeline.stores.results.sql import SqlResults
 from tests.pictures import unique_jpeg
+from tests.system import TLS
 
 #: One picture in so many raises an alert of its own.
 HIT_EVERY = 20
@@ -44,7 +45,7 @@ class Sender(threading.Thread):
         self.trouble: dict[str, int] = {}
 
     def run(self) -> None:
-        with self.ledger.open("a") as ledger, httpx.Client(timeout=20) as client:
+        with self.ledger.open("a") as ledger, httpx.Client(timeout=20, verify=TLS) as client:
             for number in range(self.count):
                 if self.enough.wait(self.pause):
                     return

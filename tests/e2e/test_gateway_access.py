@@ -24,6 +24,7 @@ from eyeline.stores.cache import open_cache
 from eyeline.stores.results import open_results
 from eyeline.stores.results.base import AlertRow, DeliveryRow, ItemRow, KeyRow, SightingRow
 from tests.gateways import Running, jpeg, running, settings_for
+from tests.system import TLS
 
 ROLES = ("ingest", "viewer", "operator", "admin")
 SENDERS = {"ingest", "operator", "admin"}
@@ -268,7 +269,9 @@ async def test_the_matrix_holds_for_every_route_role_and_site(tmp_path: Path) ->
         ids = await populated(here)
         for (role, reach), secret in callers.items():
             headers = {} if secret is None else {"Authorization": f"Bearer {secret}"}
-            async with httpx.AsyncClient(base_url=here.gateway.url, headers=headers, trust_env=False) as client:
+            async with httpx.AsyncClient(
+                base_url=here.gateway.url, headers=headers, trust_env=False, verify=TLS
+            ) as client:
                 for (method, path), row in MATRIX.items():
                     for site in ("north", "south") if row.sited else ("north",):
                         full = (row.path or path).format(site=site, id=ids[site])

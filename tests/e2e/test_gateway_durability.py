@@ -26,6 +26,7 @@ from eyeline.stores.results import open_results
 from eyeline.stores.results.base import NewJob
 from eyeline.stores.results.sql import SqlResults
 from tests.gateways import PIPELINES, jpeg, running, settings_for
+from tests.system import TLS
 
 IN_CI = "CI" in os.environ
 
@@ -58,7 +59,7 @@ async def process(folder: Path, before: Sequence[str] = ()) -> AsyncIterator[tup
 
 async def answering(url: str, child: subprocess.Popen[bytes]) -> None:
     """Wait until it is ready."""
-    async with httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(60):
+    async with httpx.AsyncClient(verify=TLS, trust_env=False) as client, asyncio.timeout(60):
         while True:
             assert child.poll() is None, "the gateway ended at its start"
             try:
@@ -84,7 +85,7 @@ async def test_blob_folder_and_write_ahead_log_are_synced_before_the_202(tmp_pat
     trace = tmp_path / "trace"
     calls = "fsync,fdatasync,rename,renameat,renameat2,write,writev,sendto,sendmsg"
     strace = ["strace", "-f", "-y", "-s", "40", "-e", f"trace={calls}", "-o", str(trace)]
-    async with process(tmp_path, strace) as (_, url), httpx.AsyncClient(trust_env=False) as client:
+    async with process(tmp_path, strace) as (_, url), httpx.AsyncClient(verify=TLS, trust_env=False) as client:
         before = len(trace.read_text(errors="replace").splitlines())
         answer = await client.post(f"{url}/v1/images", content=jpeg(7), timeout=60)
         assert answer.status_code == 202
@@ -124,7 +125,7 @@ async def test_every_202_before_a_kill_has_its_job_and_its_blob_and_is_enqueued_
 
 async def send_until_dead(url: str, seed: int, accepted: list[str]) -> None:
     """Send pictures until the gateway is gone; note each 202."""
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(verify=TLS, trust_env=False) as client:
         while True:
             seed += 1
             try:
@@ -136,7 +137,7 @@ async def send_until_dead(url: str, seed: int, accepted: list[str]) -> None:
 
 
 async def test_sigterm_ends_requests_in_hand_and_exits_0(tmp_path: Path) -> None:
-    async with process(tmp_path) as (child, url), httpx.AsyncClient(trust_env=False, timeout=30) as client:
+    async with process(tmp_path) as (child, url), httpx.AsyncClient(verify=TLS, trust_env=False, timeout=30) as client:
         waiting = asyncio.create_task(client.post(f"{url}/v1/images?wait=25", content=jpeg(1)))
         await asyncio.sleep(0.5)
         child.send_signal(signal.SIGTERM)

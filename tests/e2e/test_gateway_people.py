@@ -18,6 +18,7 @@ from eyeline.gateway.passwords import Passwords
 from eyeline.gateway.sessions import COOKIE, HOST_COOKIE, Sessions
 from tests.e2e.test_gateway_access import CAMERAS, MATRIX, PUBLIC, ROLES, SITES, populated
 from tests.gateways import Running, jpeg, running
+from tests.system import TLS
 
 PASSWORD = "correct horse battery"
 PEOPLE = ("viewer", "operator", "admin")
@@ -34,7 +35,9 @@ def _quick_hashing(monkeypatch: pytest.MonkeyPatch) -> None:
 async def browser(here: Running, **headers: str) -> AsyncIterator[httpx.AsyncClient]:
     """A client that keeps cookies, and says where it comes from as a browser does."""
     said = {"Origin": here.gateway.url} | headers
-    async with httpx.AsyncClient(base_url=here.gateway.url, headers=said, trust_env=False, timeout=35.0) as client:
+    async with httpx.AsyncClient(
+        base_url=here.gateway.url, headers=said, trust_env=False, timeout=35.0, verify=TLS
+    ) as client:
         yield client
 
 

@@ -36,6 +36,8 @@ from eyeline.ops.slo import read
 
 Figures = dict[str, Any]
 CORES = os.cpu_count() or 1
+#: Seconds until the lines are filled and the rates steady; no longer than what is measured, so that a short run is short.
+WARMUP = 2.0
 
 
 @dataclass(frozen=True)
@@ -196,10 +198,11 @@ async def measure_eyeline(system: System, images: Path, seconds: float, naive_ra
     closed = {}
     for clients in (1, 16, 64):
         before = system.cpu_seconds()
-        seen = await load(plan(kind="answer", seconds=seconds, clients=clients, warmup=2.0))
+        warmup = min(WARMUP, seconds)
+        seen = await load(plan(kind="answer", seconds=seconds, clients=clients, warmup=warmup))
         after = system.cpu_seconds()
         # the warm-up's images are in the CPU time too: scaled by the length of both
-        share = seen["seconds"] / (seen["seconds"] + 2.0)
+        share = seen["seconds"] / (seen["seconds"] + warmup)
         closed[clients] = {
             **_slim(seen),
             "cpu_ms_per_image": 1000 * (after - before) * share / max(1, len(seen["ids"])),
@@ -238,13 +241,21 @@ async def measure_overload(system: System, images: Path, eyeline: Mapping[str, A
     """Twice the capacity: what is completed, how long the accepted wait, how fast the refused are told, memory, recovery."""
     await _drained(system)
     alone = await load(
-        LoadPlan(url=system.url, kind="answer", images=str(images), seconds=2, clients=1, pipeline="bench")
+        LoadPlan(
+            url=system.url, kind="answer", images=str(images), seconds=min(2.0, seconds), clients=1, pipeline="bench"
+        )
     )
     memory, before = system.memory(), await _completed(system)
     rate = 2 * eyeline["capacity"]
     # the warm-up fills the line, so that the measured time is all overload
     plan = LoadPlan(
-        url=system.url, kind="accept", images=str(images), seconds=seconds, rate=rate, pipeline="bench", warmup=2.0
+        url=system.url,
+        kind="accept",
+        images=str(images),
+        seconds=seconds,
+        rate=rate,
+        pipeline="bench",
+        warmup=min(WARMUP, seconds),
     )
     started = time.perf_counter()
     seen = await load(plan)
@@ -315,8 +326,9 @@ async def measure_naive(bundle: Bundle, images: Path, seconds: float) -> Figures
         await _until_open(port, process)
         watched = psutil.Process(process.pid)
         before = sum(watched.cpu_times()[:2])
-        closed = await load(LoadPlan(url=url, kind="naive", images=str(images), seconds=seconds, clients=16))
-        cpu = (sum(watched.cpu_times()[:2]) - before) * closed["seconds"] / (closed["seconds"] + 1.0)
+        plan = LoadPlan(url=url, kind="naive", images=str(images), seconds=seconds, clients=16)
+        closed = await load(plan)
+        cpu = (sum(watched.cpu_times()[:2]) - before) * closed["seconds"] / (closed["seconds"] + plan.warmup)
         rate, at_2s = await _ramp(url, images, seconds, closed["rate"])
         return {
             **_slim(closed),
