@@ -16,7 +16,7 @@ from eyeline.alerts.book import RuleBook
 from eyeline.core.clock import utcnow
 from eyeline.core.settings import Settings, load_settings
 from eyeline.core.types import Classification, Detection, ImageInfo, Job, Result
-from eyeline.gateway import Gateway
+from eyeline.gateway.server import Gateway
 from eyeline.queues import open_queue
 from eyeline.queues.base import Queue
 from eyeline.stores.blobs import open_blobs

@@ -25,7 +25,7 @@ from eyeline.stores.blobs import open_blobs
 from eyeline.stores.cache import open_cache
 from eyeline.stores.results import open_results
 from eyeline.stores.results.base import NewJob
-from eyeline.worker import Worker
+from eyeline.worker.worker import Worker
 
 ROOT = Path(__file__).resolve().parent.parent
 

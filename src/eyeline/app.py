@@ -158,10 +158,10 @@ def gateway_service(settings: Settings) -> Service:
     """The HTTP door. It closes its own stores."""
     from eyeline.alerts.book import RuleBook
     from eyeline.dashboard import Sources, dashboard_pages
-    from eyeline.gateway import Gateway
     from eyeline.gateway.items import trace
     from eyeline.gateway.models import catalogue
     from eyeline.gateway.report import Operations
+    from eyeline.gateway.server import Gateway
     from eyeline.inference.replicas import open_predictor
     from eyeline.inference.servers import Servers
     from eyeline.ops.audit.evidence import pack, prove
@@ -226,7 +226,7 @@ def worker_service(settings: Settings) -> Service:
     from eyeline.stores.blobs import open_blobs
     from eyeline.stores.cache import open_cache
     from eyeline.stores.results import open_results
-    from eyeline.worker import Worker
+    from eyeline.worker.worker import Worker
 
     require_pipelines(settings)
     topics = [topic_of(pipeline.name, lane) for pipeline in settings.pipelines for lane in LANES]
@@ -285,8 +285,10 @@ def alerts_service(settings: Settings) -> Service:
 
 def _alerting(settings: Settings, results: ResultStore) -> Service:
     """What only one process does at a time, all over one store: it writes nothing more once another took over."""
-    from eyeline.alerts import AlertService, OutputService, ReportService
+    from eyeline.alerts.outputs import OutputService
     from eyeline.alerts.pictures import DrawnPictures
+    from eyeline.alerts.reports import ReportService
+    from eyeline.alerts.service import AlertService
     from eyeline.stores.blobs import open_blobs
 
     blobs, results = open_blobs(settings.blobs.url), _lent(results)

@@ -15,9 +15,9 @@ from starlette.routing import Route
 
 from eyeline.core.clock import utcnow
 from eyeline.core.errors import ConfigError
-from eyeline.gateway import State
 from eyeline.gateway.app import build_api
 from eyeline.gateway.auth import create_key, new_key
+from eyeline.gateway.state import State
 from eyeline.queues import open_queue
 from eyeline.stores.blobs import open_blobs
 from eyeline.stores.cache import open_cache

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from eyeline.alerts import AlertService
+from eyeline.alerts.service import AlertService
 from eyeline.core.clock import isoformat, utcnow
 from eyeline.core.ids import uuid7
 from eyeline.gateway.auth import new_key

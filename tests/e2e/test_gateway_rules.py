@@ -10,8 +10,8 @@ from typing import Any, cast
 import pytest
 from typer.testing import CliRunner
 
-from eyeline.alerts import AlertService
 from eyeline.alerts.book import RuleBook
+from eyeline.alerts.service import AlertService
 from eyeline.app import prepare
 from eyeline.cli import app
 from eyeline.core.clock import utcnow

@@ -13,11 +13,11 @@ from aiohttp import web
 from pydantic import SecretStr
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from eyeline.alerts import AlertService
 from eyeline.alerts.channels import LOG, open_channel
 from eyeline.alerts.channels.base import Channel
 from eyeline.alerts.channels.webhook import WebhookChannel
 from eyeline.alerts.sender import AT_ONCE, SCHEDULE, Sender
+from eyeline.alerts.service import AlertService
 from eyeline.core.clock import utcnow
 from eyeline.core.errors import ChannelError, ConfigError
 from eyeline.core.ids import uuid7
@@ -308,7 +308,7 @@ async def test_the_log_channel_is_always_there(capsys: pytest.CaptureFixture[str
 ALERTS = """
 import asyncio, sys
 from pydantic import SecretStr
-from eyeline.alerts import AlertService
+from eyeline.alerts.service import AlertService
 from eyeline.core.service import run_service
 from eyeline.core.settings import AlertSettings
 from eyeline.stores.results import open_results

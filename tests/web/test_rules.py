@@ -9,7 +9,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser
 
-from eyeline.alerts import AlertService
+from eyeline.alerts.service import AlertService
 from eyeline.dashboard.pages.rules import condition_of, tree_of
 from eyeline.stores.results import open_results
 from eyeline.stores.results.base import AlertQuery

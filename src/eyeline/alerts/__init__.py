@@ -1,10 +1,5 @@
 """Alerts: rules over the event log, notifications from their table, outputs of results, shift reports.
 
-`AlertService` is the role; outputs and reports run beside it.
+`service.AlertService` is the role; `outputs` and `reports` run beside it. Nothing is imported here: who only checks the
+rules of a settings file needs none of the services.
 """
-
-from eyeline.alerts.outputs import OutputService
-from eyeline.alerts.reports import ReportService
-from eyeline.alerts.service import AlertService
-
-__all__ = ["AlertService", "OutputService", "ReportService"]

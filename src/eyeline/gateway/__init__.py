@@ -1,7 +1,5 @@
-"""The HTTP door: uploads in, jobs, results, pictures, live events out."""
+"""The HTTP door: uploads in, jobs, results, pictures, live events out.
 
-from eyeline.gateway.app import build_app
-from eyeline.gateway.server import Gateway
-from eyeline.gateway.state import State
-
-__all__ = ["Gateway", "State", "build_app"]
+`server.Gateway` is the role, `app.build_app` its routes. Nothing is imported here: who only looks at keys or addresses (the
+supervisor, the command line) does not pay for all the routes.
+"""

@@ -1,5 +1,4 @@
-"""The worker: receive → load → decode → plan → infer → save → acknowledge."""
+"""The worker: receive → load → decode → plan → infer → save → acknowledge.
 
-from eyeline.worker.worker import Worker
-
-__all__ = ["Worker"]
+Nothing is imported here: a decoder child is a module of this room and must come up light, and quickly after a kill.
+"""

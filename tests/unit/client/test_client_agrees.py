@@ -8,10 +8,10 @@ import msgspec
 import pytest
 
 import eyeline_client
-from eyeline.gateway import State
 from eyeline.gateway import events as gateway_events
 from eyeline.gateway.app import build_api
 from eyeline.gateway.params import MAX_WAIT, NAMES
+from eyeline.gateway.state import State
 from eyeline_client import events, protocol, types
 from tests.gateways import settings_for
 

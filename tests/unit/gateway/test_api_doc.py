@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 from typing import Any, cast
 
-from eyeline.gateway import State
 from eyeline.gateway.app import build_api
 from eyeline.gateway.params import NAMES
+from eyeline.gateway.state import State
 from tests.gateways import settings_for
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -8,7 +8,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from eyeline.core.pages import Page, principal_of
-from eyeline.gateway import State, build_app
+from eyeline.gateway.app import build_app
+from eyeline.gateway.state import State
 from eyeline.queues import open_queue
 from eyeline.stores.blobs import open_blobs
 from eyeline.stores.cache import open_cache

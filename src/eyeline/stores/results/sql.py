@@ -47,7 +47,7 @@ from eyeline.stores.results.schema import (
     results,
     states,
 )
-from eyeline.stores.results.statements import Statements, with_places
+from eyeline.stores.results.statements import Statements, statements, with_places
 from eyeline.stores.results.upgrade import upgrade
 from eyeline.stores.results.verdicts import Verdicts, VerdictStatements, doubt_rows
 
@@ -85,18 +85,18 @@ class SqlResults(
         self.writing = writing
         self.reading = reading
         self._dialect = writing.dialect
-        self._statements = Statements(writing.dialect)
-        self._alerts = AlertStatements(writing.dialect)
-        self._notices = NoticeStatements(writing.dialect)
-        self._items = ItemStatements(writing.dialect)
-        self._rules = RuleStatements(writing.dialect)
-        self._audit = AuditStatements(writing.dialect)
-        self._verdicts = VerdictStatements(writing.dialect)
-        self._people = PeopleStatements(writing.dialect)
-        self._figures = FigureStatements(writing.dialect)
-        self._keep = KeepStatements(writing.dialect)
-        self._erase = EraseStatements(writing.dialect)
-        self._holders = HolderStatements(writing.dialect)
+        self._statements = statements(Statements, writing.dialect)
+        self._alerts = statements(AlertStatements, writing.dialect)
+        self._notices = statements(NoticeStatements, writing.dialect)
+        self._items = statements(ItemStatements, writing.dialect)
+        self._rules = statements(RuleStatements, writing.dialect)
+        self._audit = statements(AuditStatements, writing.dialect)
+        self._verdicts = statements(VerdictStatements, writing.dialect)
+        self._people = statements(PeopleStatements, writing.dialect)
+        self._figures = statements(FigureStatements, writing.dialect)
+        self._keep = statements(KeepStatements, writing.dialect)
+        self._erase = statements(EraseStatements, writing.dialect)
+        self._holders = statements(HolderStatements, writing.dialect)
         self._held = None
         self._writer = Writer(writing, self._translate)
         self._readers = Readers(reading, self._translate)

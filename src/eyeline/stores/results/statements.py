@@ -4,8 +4,9 @@ Running them on the bare DB-API cursor costs a tenth of what SQLAlchemy's own ex
 so that PostgreSQL gets its own.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from typing import Any, TypeVar
 
 from sqlalchemy import (
     ClauseElement,
@@ -40,13 +41,29 @@ from eyeline.stores.results.schema import (
 
 
 class Prepared:
-    """One statement as the driver wants it, and the order of its values."""
+    """One statement as the driver wants it, and the order of its values. Compiled at its first use: a role needs few of all."""
 
     def __init__(self, clause: ClauseElement, dialect: Dialect) -> None:
-        compiled: Any = clause.compile(dialect=dialect)
-        self.sql: str = str(compiled)
-        self.names: tuple[str, ...] = tuple(compiled.positiontup or ())
-        self._fixed = {name: value for name, value in compiled.params.items() if value is not None}
+        self._clause = clause
+        self._dialect = dialect
+
+    @cached_property
+    def _compiled(self) -> Any:
+        return self._clause.compile(dialect=self._dialect)
+
+    @cached_property
+    def sql(self) -> str:
+        """The text, with the driver's marks for values."""
+        return str(self._compiled)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The names of the values, in the order of their marks."""
+        return tuple(self._compiled.positiontup or ())
+
+    @cached_property
+    def _fixed(self) -> dict[str, Any]:
+        return {name: value for name, value in self._compiled.params.items() if value is not None}
 
     def one(self, cursor: Any, **values: Any) -> Any:
         """Run once, with one row of values."""
@@ -67,6 +84,19 @@ class Prepared:
         if self._fixed:
             values = {**self._fixed, **values}
         return tuple([values[name] for name in self.names])
+
+
+S = TypeVar("S")
+_made: dict[tuple[Callable[[Dialect], Any], str, str], Any] = {}
+
+
+def statements(kind: Callable[[Dialect], S], dialect: Dialect) -> S:
+    """The set of statements of this kind for the database at hand: made once a process, however many stores it opens."""
+    which = (kind, dialect.name, dialect.driver)
+    if which not in _made:
+        _made[which] = kind(dialect)
+    made: S = _made[which]
+    return made
 
 
 class Statements:
