@@ -1238,12 +1238,11 @@ def hold_ls(
 ) -> None:
     """List the holds in force."""
     holds = _run(_with_results(_settings(config, data_dir), lambda results: results.holds(lifted=everything)))
-    words = ("ref", "result", "item", "camera", "site", "since", "until")
     rows = [
         [
             hold.id,
             hold.placed_at.isoformat()[:19],
-            ", ".join(f"{word} {getattr(hold, word)}" for word in words if getattr(hold, word) is not None),
+            ", ".join(f"{word} {value}" for word, value in hold.scope.items() if value is not None),
             hold.reason,
             "in force" if hold.lifted_at is None else f"lifted {hold.lifted_at.isoformat()[:19]}",
         ]

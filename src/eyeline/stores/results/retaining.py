@@ -30,6 +30,11 @@ class Hold:
     since: datetime | None = None  # inclusive
     until: datetime | None = None  # exclusive
 
+    @property
+    def scope(self) -> dict[str, str | datetime | None]:
+        """All that it can name, by name; None is any."""
+        return {name: getattr(self, name) for name in ("ref", "result", "item", "camera", "site", "since", "until")}
+
     def covers(self, result: Result, items: Collection[str]) -> bool:
         """Whether it holds this result, which shows those items."""
         named = {"site": result.site, "camera": result.camera, "ref": result.ref, "result": result.id}
