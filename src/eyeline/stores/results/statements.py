@@ -47,6 +47,7 @@ class Prepared:
         self.sql: str = str(compiled)
         self.names: tuple[str, ...] = tuple(compiled.positiontup or ())
         self._fixed = {name: value for name, value in compiled.params.items() if value is not None}
+        self._columns = tuple(column.key for column in getattr(clause, "selected_columns", ()))
 
     def one(self, cursor: Any, **values: Any) -> Any:
         """Run once, with one row of values."""
@@ -57,6 +58,12 @@ class Prepared:
         found = self.one(cursor, **values).fetchall()
         names = [column[0] for column in cursor.description]
         return [dict(zip(names, row, strict=True)) for row in found]
+
+    def each(self, cursor: Any, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """A SELECT for each row of values: what all of them find, as dicts, over a network in one go."""
+        asked = list(rows)
+        found = self.many(cursor, asked).fetchall() if asked else []
+        return [dict(zip(self._columns, row, strict=True)) for row in found]
 
     def many(self, cursor: Any, rows: Iterable[Mapping[str, Any]]) -> Any:
         """Run for each row; without rows nothing is run."""
