@@ -464,6 +464,7 @@ def export(
                     filters,
                     images=images,
                     progress=lambda done, total: bar.update(task, completed=done, total=total),
+                    left_out=lambda ids: err.print(f"left out, their pictures are not kept any more: {', '.join(ids)}"),
                 )
 
     for path in _run(work()):
