@@ -534,11 +534,19 @@ def slo(url: Url = None, key: Key = None, config: Config = None, as_json: Json =
 
 
 @app.command()
-def check(config: Config = None, data_dir: DataDir = None, models_dir: ModelsDir = None) -> None:
+def check(
+    cameras: Annotated[
+        bool,
+        typer.Option("--cameras", help="look at every camera too, as `eyeline cameras test` does: up to 15 s each"),
+    ] = False,
+    config: Config = None,
+    data_dir: DataDir = None,
+    models_dir: ModelsDir = None,
+) -> None:
     """Open every backend of the settings and say in one line what is wrong."""
     from eyeline.app import check as run_checks
 
-    found_checks = _run(run_checks(_settings(config, data_dir, models_dir)))
+    found_checks = _run(run_checks(_settings(config, data_dir, models_dir), cameras=cameras))
     for what, well, sentence in found_checks:
         out.print(f"{'ok  ' if well else 'FAIL'}  {what:<10} {sentence}", highlight=False, soft_wrap=True, markup=False)
     raise typer.Exit(0 if all(well for _, well, _ in found_checks) else 1)
