@@ -63,7 +63,7 @@ screenshots: $(VENV)/test ## pictures of every page into docs/images, from a run
 	$(BIN)/python docs/screenshots.py
 
 soak: $(VENV)/test ## the long forms: kills, servers away, whole belts, a million audit records, real tiles
-	$(BIN)/pytest -q -m soak --timeout 7200 tests/chaos tests/unit/ops/audit tests/e2e/test_items_on_belts.py \
+	$(BIN)/pytest -q -m soak --timeout 7200 tests/chaos tests/unit/ops/audit tests/e2e/test_items_on_belts.py tests/benchmark \
 	  tests/e2e/test_anomaly_real.py tests/contract/test_camera_sqs.py
 	$(BIN)/pytest -q -m soak --timeout 7200 tests/web
 

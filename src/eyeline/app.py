@@ -597,12 +597,29 @@ def _with_free_inference_port(settings: Settings) -> Settings:
 Check = tuple[str, bool, str]
 
 
-async def check(settings: Settings) -> list[Check]:
-    """Open every backend and say in one line each how it is: (what, is well, sentence)."""
+async def check(settings: Settings, *, cameras: bool = False) -> list[Check]:
+    """Open every backend and say in one line each how it is: (what, is well, sentence). And every camera, if asked to."""
     from eyeline.ops.doctor import checks
 
     jobs: list[Callable[[], Awaitable[list[Check]]]] = checks(settings)
     found: list[Check] = []
     for job in jobs:
         found += await job()
-    return found
+    return found + (await _seen_cameras(settings.cameras) if cameras else [])
+
+
+async def _seen_cameras(cameras: Sequence[CameraSettings]) -> list[Check]:
+    """A line for each camera: what is wrong with it, or what came. A few at a time: many share a network, all this machine."""
+    turns = asyncio.Semaphore(4)
+
+    async def one(camera: CameraSettings) -> Check:
+        async with turns:
+            try:
+                looks = await _diagnosed(camera)
+            except EyelineError as error:
+                return ("camera", False, f"{camera.name}: {error}")
+        wrong = [sentence for _, well, sentence in looks if not well]
+        told = {what: sentence for what, _, sentence in looks}
+        return ("camera", not wrong, f"{camera.name}: {'; '.join(wrong or (told['size'], told['rate']))}")
+
+    return list(await asyncio.gather(*map(one, cameras)))

@@ -464,6 +464,7 @@ def export(
                     filters,
                     images=images,
                     progress=lambda done, total: bar.update(task, completed=done, total=total),
+                    left_out=lambda ids: err.print(f"left out, their pictures are not kept any more: {', '.join(ids)}"),
                 )
 
     for path in _run(work()):
@@ -533,11 +534,19 @@ def slo(url: Url = None, key: Key = None, config: Config = None, as_json: Json =
 
 
 @app.command()
-def check(config: Config = None, data_dir: DataDir = None, models_dir: ModelsDir = None) -> None:
+def check(
+    cameras: Annotated[
+        bool,
+        typer.Option("--cameras", help="look at every camera too, as `eyeline cameras test` does: up to 15 s each"),
+    ] = False,
+    config: Config = None,
+    data_dir: DataDir = None,
+    models_dir: ModelsDir = None,
+) -> None:
     """Open every backend of the settings and say in one line what is wrong."""
     from eyeline.app import check as run_checks
 
-    found_checks = _run(run_checks(_settings(config, data_dir, models_dir)))
+    found_checks = _run(run_checks(_settings(config, data_dir, models_dir), cameras=cameras))
     for what, well, sentence in found_checks:
         out.print(f"{'ok  ' if well else 'FAIL'}  {what:<10} {sentence}", highlight=False, soft_wrap=True, markup=False)
     raise typer.Exit(0 if all(well for _, well, _ in found_checks) else 1)
@@ -1238,12 +1247,11 @@ def hold_ls(
 ) -> None:
     """List the holds in force."""
     holds = _run(_with_results(_settings(config, data_dir), lambda results: results.holds(lifted=everything)))
-    words = ("ref", "result", "item", "camera", "site", "since", "until")
     rows = [
         [
             hold.id,
             hold.placed_at.isoformat()[:19],
-            ", ".join(f"{word} {getattr(hold, word)}" for word in words if getattr(hold, word) is not None),
+            ", ".join(f"{word} {value}" for word, value in hold.scope.items() if value is not None),
             hold.reason,
             "in force" if hold.lifted_at is None else f"lifted {hold.lifted_at.isoformat()[:19]}",
         ]

@@ -5,8 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
+from tests.benchmark.pipelines import measure
 from tests.fake_models import write_brightness_bundle
 from tests.pictures import jpeg
 
@@ -33,3 +35,12 @@ def test_bench_measures_limit_service_and_naive_in_one_run(tmp_path: Path) -> No
     assert figures["overload"]["errors"] == 0
     assert figures["overload"]["goodput"] > 0
     assert Image.open(tmp_path / "bench.png").format == "PNG"
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+async def test_a_pipeline_that_reads_codes_and_tracks_is_measured_end_to_end(tmp_path: Path) -> None:
+    measured = await measure("finder, classifier, barcodes, tracking", 2.0, 4, tmp_path)
+    assert measured.images > 0
+    assert (measured.errors, measured.behind is not None) == (0, True)
+    assert measured.told().startswith("| finder, classifier, barcodes, tracking | ")

@@ -91,6 +91,7 @@ async def test_pictures_are_changed_all_or_none_with_their_action_and_tallies(st
     done = await store.change_pictures(rows, always, action=action, tallies=[tally, replace(tally, kind="x")])
     assert done == {url_of(1), url_of(2)}
     assert await store.picture(url_of(1)) == rows[0]
+    assert await store.pictures_of([url_of(1), url_of(2), url_of(3)]) == {row.url: row for row in rows}
     assert {row.url for row in await store.pending_pictures(10)} == done
     assert len(await store.pending_pictures(1)) == 1
     assert await store.named_blobs([url_of(90), url_of(91)]) == {url_of(90)}

@@ -25,8 +25,10 @@ from eyeline.core.errors import ChannelError, ConfigError
 from eyeline.core.ids import uuid7
 from eyeline.core.settings import ChannelSettings
 from eyeline.core.types import Job
+from eyeline.pipeline.decode import decode
 from eyeline.stores.blobs import open_blobs
 from eyeline.stores.results.base import DeliveryRow
+from eyeline.stores.results.retaining import THUMBNAIL, PictureRow
 from tests.contract.servers import missing
 from tests.gateways import jpeg, result_of
 from tests.migrated import migrated
@@ -228,6 +230,12 @@ async def test_the_picture_of_a_result_is_drawn_from_its_blob(tmp_path: Path) ->
     assert await pictures({"id": uuid7()}) is None
     await blobs.delete(ref.url)
     assert await pictures({"id": job.id}) is None
+    small = jpeg(3, (32, 24))
+    kept = {THUMBNAIL: await blobs.put("north", small, hashlib.sha256(small).hexdigest())}
+    await results.change_pictures([PictureRow(url=ref.url, state="evidence", at="", kept=kept)], lambda _: True)
+    left = await pictures({"id": job.id})
+    assert left is not None
+    assert decode(left).pixels.shape == (24, 32, 3)
     await results.close()
     await blobs.close()
 

@@ -139,6 +139,12 @@ MATRIX: dict[tuple[str, str], Row] = {
         {"operator", "admin"}, 200, "/v1/cameras/camera-{site}/diagnose", sited=True
     ),
     ("GET", "/v1/slo"): Row(READERS),
+    ("GET", "/v1/holds"): Row(READERS),
+    ("POST", "/v1/holds"): Row(
+        OPERATORS, 201, send={"json": {"reason": "claim 12", "site": "north", "ref": "order-7"}}
+    ),
+    # no hold has that id: 404 is the answer to those who may, too
+    ("POST", "/v1/holds/{id}/lift"): Row(ADMIN, 404, "/v1/holds/none/lift", send={"json": {"reason": "settled"}}),
     ("GET", "/v1/storage"): Row({"operator", "admin"}),
     ("GET", "/v1/system"): Row({"operator", "admin"}),
     # everyone may try to sign in, with credentials that are right; and out
@@ -299,6 +305,8 @@ async def test_lists_streams_and_exports_hold_the_callers_sites_alone(tmp_path: 
     configured, secrets = keys()
     async with running(tmp_path, key=secrets["admin", "all"], keys=configured, sites=SITES, cameras=CAMERAS) as here:
         ids = await populated(here)
+        for scope in ({"site": "south"}, {"result": ids["south"]}):
+            await here.client.post("/v1/holds", json={"reason": "claim", **scope})
         north = {"Authorization": f"Bearer {secrets['viewer', 'north']}"}
         paths = (
             "/v1/results",
@@ -319,6 +327,7 @@ async def test_lists_streams_and_exports_hold_the_callers_sites_alone(tmp_path: 
             "/v1/queue",
             "/v1/queue/dead",
             "/v1/operations",
+            "/v1/holds",
         )
         for path in paths:
             text = (await here.client.get(path, headers=north)).text

@@ -103,6 +103,18 @@ async def test_a_trickling_body_is_hung_up_on_and_leaves_its_place(
         assert (await here.send()).status_code == 202
 
 
+async def test_a_chunked_body_that_is_refused_once_it_is_read_leaves_the_connection_open(tmp_path: Path) -> None:
+    async with running(tmp_path) as here:
+        reader, writer = await connect(here)
+        for _ in range(2):
+            writer.write(POST + b"Transfer-Encoding: chunked\r\n\r\n7\r\nno JPEG\r\n0\r\n\r\n")
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 422")
+            assert b"connection: close" not in head.lower()
+            await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split()[0]))
+        writer.close()
+
+
 async def test_many_slow_clients_do_not_keep_a_good_one_out(tmp_path: Path) -> None:
     async with running(tmp_path) as here:
         slow = [await connect(here) for _ in range(300)]

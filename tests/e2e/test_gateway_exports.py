@@ -1,9 +1,11 @@
 """Data out and in: every export reads with the tools of its format, and labels corrected elsewhere come back and go out again."""
 
+import hashlib
 import io
 import json
 import tarfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,11 @@ from pycocotools.coco import COCO
 from eyeline.core.types import Classification, Detection, Result
 from eyeline.ops import labels
 from eyeline.ops.export import export
+from eyeline.ops.storage.pictures import encoded
 from eyeline.ops.submit import Api
-from tests.gateways import Running, running
+from eyeline.pipeline.decode import decode
+from eyeline.stores.results.retaining import PictureRow
+from tests.gateways import Running, jpeg, running
 
 MASK = {"mask": {"polygons": [[4.0, 4.0, 40.0, 4.0, 40.0, 40.0]], "area": 648.0}}
 
@@ -207,6 +212,41 @@ async def test_yolo_has_a_file_for_each_picture_and_outlines_if_asked(tmp_path: 
             outline = tar.extractfile(member)
             assert outline is not None
             assert outline.read().decode().splitlines()[0].split()[:3] == ["0", "0.062500", "0.083333"]
+
+
+@pytest.mark.parametrize("format_", ["coco", "yolo"])
+async def test_a_data_set_has_pictures_that_were_encoded_anew_and_leaves_out_those_of_which_a_thumbnail_is_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], format_: str
+) -> None:
+    async with running(tmp_path / "data") as here:
+        made = await recorded(here, 4)
+        for result, state, what in (
+            (made[0], "reencoded", "reencoded"),
+            (made[1], "evidence", "thumbnail"),
+            (made[2], "gone", ""),
+        ):
+            assert result.image is not None
+            url = f"{result.site}/{result.image.sha256}"
+            await here.blobs.delete(url)
+            small = encoded(jpeg(77, (64, 48) if what == "reencoded" else (32, 24)), "webp:80")
+            kept = {what: await here.blobs.put(result.site, small, hashlib.sha256(small).hexdigest())} if what else {}
+            row = PictureRow(url=url, state=state, at="", kept=kept)  # type: ignore[arg-type]
+            assert await here.results.change_pictures([row], lambda _: True)
+        told: list[Sequence[str]] = []
+        async with api(here) as asked:
+            await export(asked, tmp_path / "out", format_, {}, images=True, left_out=told.append)
+        assert told == [[made[1].id, made[2].id]]
+        there = {made[0].id, made[3].id}
+        assert {path.stem for path in (tmp_path / "out" / "images").iterdir()} == there
+        assert decode((tmp_path / "out" / "images" / f"{made[0].id}.jpg").read_bytes()).pixels.shape == (48, 64, 3)
+        if format_ == "coco":
+            coco = opened(tmp_path / "out" / "annotations.json", capsys)
+            assert {image["result_id"] for image in coco.dataset["images"]} == there
+            assert {note["image_id"] for note in coco.dataset["annotations"]} == {
+                i["id"] for i in coco.dataset["images"]
+            }
+        else:
+            assert {path.stem for path in (tmp_path / "out" / "labels").iterdir()} == there
 
 
 async def test_parquet_has_types_and_the_same_rows(tmp_path: Path) -> None:

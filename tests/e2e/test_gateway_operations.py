@@ -118,3 +118,49 @@ async def test_processes_that_report_are_listed_and_silent_ones_said_to_be(tmp_p
             ("worker-2", "silent"),
         ]
         assert replicas["inference"] == []
+
+
+async def test_a_hold_is_placed_within_ones_sites_and_lifted_by_an_admin_and_both_are_in_the_audit(
+    tmp_path: Path,
+) -> None:
+    secret, digest = new_key()
+    northern, northern_digest = new_key()
+    keys = [
+        {"name": "root", "sha256": digest, "role": "admin"},
+        {"name": "n", "sha256": northern_digest, "role": "operator", "sites": ["north"]},
+    ]
+    bearer = {"Authorization": f"Bearer {northern}"}
+    async with running(tmp_path, key=secret, keys=keys, sites=SITES) as here:
+        await here.send(1, site="north", ref="order-7")
+        mine = await here.work()
+        await here.send(2, site="south")
+        other = await here.work()
+        said = {"reason": "claim 12", "site": "north", "ref": "order-7", "since": "2026-01-01T00:00:00Z"}
+        made = await here.client.post("/v1/holds", json=said, headers=bearer)
+        assert made.status_code == 201, made.text
+        hold = made.json()
+        assert (hold["by"], hold["lifted_at"], hold["camera"]) == ("n", None, None)
+        assert await here.results.erase([mine.id]) == set()
+        for wrong, status in (
+            ({"reason": "everything"}, 400),
+            ({"reason": "everywhere", "ref": "order-7"}, 400),
+            ({"reason": "elsewhere", "site": "south"}, 400),
+            ({"reason": "another's", "site": "north", "result": other.id}, 404),
+            ({"reason": "mistyped", "site": "north", "item": "0198"}, 404),
+            ({"reason": "backwards", "site": "north", "since": said["since"], "until": said["since"]}, 400),
+            ({"reason": "", "site": "north"}, 422),
+        ):
+            assert (await here.client.post("/v1/holds", json=wrong, headers=bearer)).status_code == status, wrong
+        assert (await here.client.get("/v1/holds", headers=bearer)).json() == {"holds": [hold]}
+        lift, why = f"/v1/holds/{hold['id']}/lift", {"reason": "settled"}
+        assert (await here.client.post(lift, json=why, headers=bearer)).status_code == 403
+        lifted = await here.client.post(lift, json=why)
+        assert lifted.status_code == 200, lifted.text
+        assert lifted.json()["lifted_at"] is not None
+        assert (await here.client.post(lift, json=why)).status_code == 404
+        assert (await here.client.get("/v1/holds")).json() == {"holds": []}
+        assert (await here.client.get("/v1/holds?all=1")).json() == {"holds": [lifted.json()]}
+        done = await here.results.actions(utcnow() - timedelta(minutes=5), utcnow() + timedelta(minutes=5), 100)
+        told = [(each["what"], each["by"], each.get("reason")) for each in done if "hold" in each["what"]]
+        assert sorted(told) == [("hold", "n", "claim 12"), ("lift hold", "root", "settled")]
+        assert await here.results.erase([mine.id]) == {mine.id}

@@ -48,6 +48,34 @@ async def test_a_correction_is_told_with_the_result_everywhere(tmp_path: Path) -
         assert [each["kind"] for each in told["verdicts"]] == ["corrected", "undo"]
 
 
+async def test_an_outline_goes_with_its_box_and_a_box_drawn_anew_says_that_it_had_one(tmp_path: Path) -> None:
+    mask = {"polygons": [[4.0, 4.0, 40.0, 4.0, 40.0, 40.0]], "area": 648.0}
+    other = [10.0, 10.0, 20.0, 20.0]
+    found = [
+        Detection("parcel", 0.9, (4.0, 4.0, 40.0, 40.0), "find", {"mask": mask}),
+        Detection("bag", 0.6, (0.0, 0.0, 30.0, 20.0), "find", {"mask": mask | {"area": 1.0}}),
+    ]
+    async with running(tmp_path) as here:
+        id_ = await recorded(here, detections=found)
+
+        async def corrected(*boxes: tuple[str, list[float]]) -> list[dict[str, Any]]:
+            body = {"kind": "corrected", "detections": [{"label": label, "box": box} for label, box in boxes]}
+            answer = await here.client.post(f"/v1/results/{id_}/verdicts", json=body)
+            assert answer.status_code == 201, answer.text
+            return [each.get("attributes", {}) for each in answer.json()["verdict"]["detections"]]
+
+        named, moved = [4.0, 4.0, 40.0, 40.0], [1.0, 0.0, 31.0, 20.0]
+        outlines = [{"mask": mask}, {"mask_dropped": True}, {}]
+        assert await corrected(("crate", named), ("bag", moved), ("dent", other)) == outlines
+        coco = (await here.client.get("/v1/results/export?format=coco")).json()
+        told = [(each["segmentation"], each["area"], each.get("mask_dropped")) for each in coco["annotations"]]
+        assert told == [(mask["polygons"], 648.0, None), ([], 600.0, True), ([], 100.0, None)]
+        moved[2] = 32.0  # once more
+        assert await corrected(("crate", named), ("sack", moved), ("dent", other)) == outlines
+        first = (await here.client.get(f"/v1/results/{id_}/verdicts")).json()["verdicts"][0]
+        assert [each["attributes"]["mask"]["area"] for each in first["before"]["detections"]] == [648.0, 1.0]
+
+
 async def test_a_retry_under_the_same_key_is_the_same_verdict(tmp_path: Path) -> None:
     async with running(tmp_path) as here:
         path = f"/v1/results/{await recorded(here)}/verdicts"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from eyeline import cli
-from eyeline.app import locked, require_backends, until_listening, with_free_ports
+from eyeline.app import check, locked, require_backends, until_listening, with_free_ports
 from eyeline.core.errors import ConfigError
 from eyeline.core.settings import Settings, load_settings
 from tests.system import free_port
@@ -67,3 +67,17 @@ def test_a_path_that_the_system_refuses_is_one_plain_line(
         cli.main()
     assert ended.value.code == 1
     assert capsys.readouterr().err == "eyeline: /proc/no/such: No such file or directory\n"
+
+
+async def test_check_looks_at_every_camera_if_asked_to(tmp_path: Path) -> None:
+    cameras = [
+        {"name": "belt", "url": "synthetic://320x240", "fps": 50},
+        {"name": "gone", "url": str(tmp_path / "nowhere.mp4")},
+    ]
+    settings = _settings(tmp_path, cameras=cameras, inference={"url": f"http://127.0.0.1:{free_port()}"})
+    assert [what for what, _, _ in await check(settings) if what == "camera"] == []
+    belt, gone = [line for line in await check(settings, cameras=True) if line[0] == "camera"]
+    assert (belt[1], gone[1]) == (True, False)
+    assert belt[2].startswith("belt: 320 × 240 jpeg")
+    assert gone[2].startswith("gone: ")
+    assert "nowhere.mp4" in gone[2]

@@ -8,10 +8,11 @@ import msgspec
 
 from eyeline.core.errors import BackendError, InputError
 from eyeline.core.telemetry import logger
-from eyeline.core.types import BlobRef, Result
+from eyeline.core.types import Result
 from eyeline.pipeline.decode import decode
 from eyeline.pipeline.drawing import encode_jpeg, overlay, thumbnail
 from eyeline.stores.blobs.base import BlobStore
+from eyeline.stores.pictures import kept_picture, original_of
 from eyeline.stores.results.base import ResultStore
 
 log = logger("alerts")
@@ -34,8 +35,8 @@ class DrawnPictures:
             if result is None or result.image is None or result.status != "completed":
                 return None
             image = result.image
-            data = await self._blobs.get(BlobRef(f"{result.site}/{image.sha256}", image.bytes, image.sha256))
-            return await asyncio.to_thread(_drawn, data, result)
+            found = await kept_picture(self._blobs, self._results, original_of(result.site, image))
+            return None if found is None else await asyncio.to_thread(_drawn, found[0], result)
         except (BackendError, InputError, msgspec.ValidationError) as error:
             log.warning("a notification goes without its picture", result=told.get("id"), error=str(error))
             return None

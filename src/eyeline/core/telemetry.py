@@ -68,6 +68,9 @@ NEAR = Counter(
 )
 RETAINED = Counter("eyeline_retention", "What retention let go or made smaller", ["what"])
 RETAINED_BYTES = Counter("eyeline_retention_bytes", "Bytes of pictures that retention freed")
+SAVER_FAULTS = Counter(
+    "eyeline_saver_faults", "Batches of results that an error nobody foresaw kept from being recorded"
+)
 LOST_LEASES = Counter("eyeline_lost_leases", "Deliveries whose lease had gone to another worker")
 EJECTIONS = Counter("eyeline_replica_ejections", "Inference replicas left out for want of an answer", ["replica"])
 RESTARTS = Counter("eyeline_process_restarts", "Child processes started again", ["role"])

@@ -22,6 +22,7 @@ from eyeline.gateway import (
     dead,
     docs,
     events,
+    holds,
     items,
     jobs,
     models,
@@ -56,7 +57,7 @@ def build_api(state: State) -> FastAPI:
     app.router.routes.append(Route(PATH, Upload(state), methods=["POST"], name="upload"))
     watching = (alerts, cases, rules, notices, reports, review)
     engineering = (catalogue, models, dead, operations, system)
-    for room in (jobs, results, items, events, *watching, cameras, captures, *engineering, session, users):
+    for room in (jobs, results, items, events, *watching, cameras, captures, holds, *engineering, session, users):
         app.router.routes.extend(room.routes(state).routes)
     app.router.routes.extend(docs.routes().routes)
     app.router.routes.extend(pages.routes(state))

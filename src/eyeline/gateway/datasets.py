@@ -120,6 +120,8 @@ class Coco:
             "iscrowd": 0,
             "score": found.score,
         }
+        if found.attributes.get("mask_dropped"):
+            told["mask_dropped"] = True  # it had an outline before a person drew the box anew
         return msgspec.json.encode(told)
 
 

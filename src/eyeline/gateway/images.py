@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from starlette.responses import RedirectResponse, Response
 
-from eyeline.core.errors import BlobError, NotFound
-from eyeline.core.types import BlobRef, ImageInfo, Result
+from eyeline.core.errors import NotFound
+from eyeline.core.types import ImageInfo, Result
 from eyeline.gateway.state import State
 from eyeline.pipeline.decode import decode
 from eyeline.pipeline.drawing import Box, encode_jpeg, overlay, thumbnail
 from eyeline.pipeline.geometry import Region, crop
 from eyeline.stores.blobs.base import Linking
-from eyeline.stores.results.retaining import REENCODED, THUMBNAIL, crop_name
+from eyeline.stores.pictures import kept_picture, original_of
 
 #: How much is left around the box of a crop, as a share of it: as in kept evidence.
 MARGIN = 0.1
@@ -39,12 +39,15 @@ async def picture(state: State, result: Result, view: View) -> Response:
     if result.status != "completed" or result.image is None:
         raise NotFound(f"the job {result.id} failed ({result.reason}); its bytes are not shown as a picture")
     info = result.image
-    ref = BlobRef(f"{result.site}/{info.sha256}", info.bytes, info.sha256)
+    ref = original_of(result.site, info)
     links = state.settings.blobs.links
     if links and view == View() and isinstance(state.blobs, Linking) and await state.results.picture(ref.url) is None:
         return RedirectResponse(await state.blobs.link(ref, links), 307, {"Cache-Control": "no-store"})
     box = _box(result, view.crop)
-    data, kept = await _kept(state, result, ref, box)
+    found = await kept_picture(state.blobs, state.results, ref, box)
+    if found is None:
+        raise NotFound(f"the picture of {result.id} is not kept any more")
+    data, kept = found
     box = None if kept.startswith("crop ") else box
     loop = asyncio.get_running_loop()
     jpeg = await loop.run_in_executor(_threads, _drawn, data, result, info, view, box)
@@ -57,21 +60,6 @@ def _box(result: Result, index: int | None) -> Box | None:
     if index >= len(result.detections):
         raise NotFound(f"the result {result.id} has {len(result.detections)} detections; there is no crop {index}")
     return result.detections[index].box
-
-
-async def _kept(state: State, result: Result, ref: BlobRef, box: Box | None) -> tuple[bytes, str]:
-    """The bytes that tell most of it: as it was received, encoded anew, or what evidence is left; and which of these they are."""
-    try:
-        return await state.blobs.get(ref), "original"
-    except BlobError as error:
-        if error.transient:
-            raise
-        row = await state.results.picture(ref.url)
-        kept = {} if row is None else row.kept
-        wanted = [REENCODED, *([crop_name(box)] if box is not None else []), THUMBNAIL]
-        for what in (what for what in wanted if what in kept):
-            return await state.blobs.get(kept[what]), what
-        raise NotFound(f"the picture of {result.id} is not kept any more") from error
 
 
 def _drawn(data: bytes, result: Result, info: ImageInfo, view: View, box: Box | None) -> bytes:

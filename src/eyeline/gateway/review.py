@@ -1,10 +1,12 @@
 """Human decisions on results: verdicts, their history and undo, and the queue of what waits for one."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 import msgspec
+import numpy as np
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
@@ -19,6 +21,7 @@ from eyeline.gateway.replies import reply
 from eyeline.gateway.results import Text, visible
 from eyeline.gateway.state import State, allowed, checked_id
 from eyeline.gateway.upload import idempotency_key
+from eyeline.pipeline.boxes import iou
 from eyeline.stores.results.review import NewVerdict, ReviewQuery, Said, Waiting, shown
 
 Caller = Annotated[Principal, Depends(allowed("read"))]
@@ -26,6 +29,8 @@ Reviewer = Annotated[Principal, Depends(allowed("operate"))]
 
 #: The step of what a person drew or named.
 HUMAN = "human"
+#: A box's attributes that tell of its outline; and from which share of both on two boxes are about the same thing.
+OUTLINES, SAME_THING = {"mask", "mask_dropped"}, 0.5
 LONGEST_BODY = 500_000
 MOST_BOXES, MOST_LABELS = 1000, 100
 LONGEST_LABEL, LONGEST_COMMENT = 200, 2000
@@ -153,7 +158,9 @@ def _new(result: Result, judgement: Judgement, who: Principal) -> NewVerdict:
 
 
 def _after(result: Result, judgement: Judgement, image: ImageInfo) -> Said:
-    """What is there now: boxes and labels that were left as they stood keep who said them, and what is not given stays."""
+    """What is there now: boxes and labels that were left as they stood keep who said them, and what is not given stays. A box
+    that is only called otherwise keeps its outline; one that was drawn anew says that the outline was another box's.
+    """
     before = shown(result, result.verdict)
     boxes, labels = judgement.detections, judgement.classifications
     if len(boxes or ()) > MOST_BOXES or len(labels or ()) > MOST_LABELS:
@@ -163,7 +170,7 @@ def _after(result: Result, judgement: Judgement, image: ImageInfo) -> Said:
     return Said(
         before.detections
         if boxes is None
-        else [_box(number, drawn, image, kept) for number, drawn in enumerate(boxes)],
+        else _outlined([_box(number, drawn, image, kept) for number, drawn in enumerate(boxes)], before.detections),
         before.classifications if labels is None else [_label(named, stood) for named in labels],
     )
 
@@ -182,6 +189,27 @@ def _box(
     found = kept.get((label, _rounded(drawn.box)))
     box = (max(0.0, left), max(0.0, top), min(float(image.width), right), min(float(image.height), bottom))
     return found or Detection(label, 1.0, box, HUMAN)
+
+
+def _outlined(after: Sequence[Detection], before: Sequence[Detection]) -> list[Detection]:
+    """Those drawn by a person with what is true of their outlines: the mask of the same box, or that the mask of the box in
+    whose place they stand was dropped. It stays in the record, which never changes.
+    """
+    masks = {_rounded(found.box): found.attributes["mask"] for found in before if "mask" in found.attributes}
+    stay = {_rounded(found.box) for found in after}
+    left = [found.box for found in before if found.attributes.keys() & OUTLINES and _rounded(found.box) not in stay]
+
+    def outlined(found: Detection) -> Detection:
+        if found.step != HUMAN or found.attributes:
+            return found
+        if _rounded(found.box) in masks:
+            return msgspec.structs.replace(found, attributes={"mask": masks[_rounded(found.box)]})
+        overlaps = iou(np.array([found.box], np.float32), np.array(left, np.float32).reshape(-1, 4))
+        if overlaps.max(initial=0.0) >= SAME_THING:
+            return msgspec.structs.replace(found, attributes={"mask_dropped": True})
+        return found
+
+    return [outlined(found) for found in after]
 
 
 def _label(named: Named, stood: dict[str, Classification]) -> Classification:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 from starlette.requests import Request as HttpRequest
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from eyeline.core.access import Principal
 from eyeline.core.errors import EyelineError, InputError
@@ -40,6 +40,20 @@ _TRACE = re.compile(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _JSON = (b"content-type", b"application/json")
 
 
+class Incoming:
+    """What comes of a request, and whether that was all of it."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self.ended = False
+
+    async def __call__(self) -> Message:
+        """The next message."""
+        message = await self._receive()
+        self.ended = not message.get("more_body", False)
+        return message
+
+
 class Upload:
     """The ASGI application behind POST /v1/images."""
 
@@ -50,6 +64,7 @@ class Upload:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one upload."""
         began = time.perf_counter()
+        receive = Incoming(receive)
         headers: Headers = dict(scope["headers"])
         route = PATH
         try:
@@ -169,7 +184,7 @@ async def refuse(error: Exception, headers: Headers, receive: Receive, send: Sen
         REFUSED.labels(reason=problem.code).inc()
     body = problem.body()
     answer = problem.all_headers(body)
-    close = _must_close(headers)
+    close = _must_close(headers) and not (isinstance(receive, Incoming) and receive.ended)
     if close:
         answer.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": problem.status, "headers": answer})

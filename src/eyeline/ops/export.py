@@ -3,7 +3,7 @@
 import asyncio
 import json
 import tarfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,12 @@ async def export(
     *,
     images: bool = False,
     progress: Progress = lambda _done, _total: None,
+    left_out: Callable[[Sequence[str]], object] = lambda _ids: None,
 ) -> list[Path]:
     """Write the export; returns what was written. YOLO, and everything with pictures, is a folder. Raises ConfigError.
 
-    A file appears under its name once it is whole.
+    A file appears under its name once it is whole. Boxes are of no use on a thumbnail: where no more is left of a picture, its
+    result is left out of the data set too, and told to `left_out`.
     """
     if images and format not in DATASETS:
         raise ConfigError(f"pictures go with {', '.join(DATASETS)}; {format!r} is a table without them")
@@ -39,7 +41,10 @@ async def export(
     written = await _dataset(api, target, format, filters)
     if images:
         names = await asyncio.to_thread(_named, written)
-        await _pictures(api, names, target / "images", progress)
+        gone = await _pictures(api, names, target / "images", progress)
+        if gone:
+            await asyncio.to_thread(_without, written, gone)
+            left_out(sorted(gone))
         written.append(target / "images")
     return written
 
@@ -84,17 +89,35 @@ def _named(written: Sequence[Path]) -> list[str]:
     return sorted(path.stem for path in written[1].glob("*.txt"))
 
 
-async def _pictures(api: Api, ids: Sequence[str], folder: Path, progress: Progress) -> None:
+def _without(written: Sequence[Path], gone: Collection[str]) -> None:
+    """Take those results out of the data set."""
+    if written[0].suffix != ".json":
+        for ident in gone:
+            (written[1] / f"{ident}.txt").unlink()
+        return
+    content: dict[str, Any] = json.loads(written[0].read_bytes())
+    numbers = {image["id"] for image in content["images"] if image["result_id"] in gone}
+    content["images"] = [image for image in content["images"] if image["id"] not in numbers]
+    content["annotations"] = [each for each in content["annotations"] if each["image_id"] not in numbers]
+    written[0].write_text(json.dumps(content))
+
+
+async def _pictures(api: Api, ids: Sequence[str], folder: Path, progress: Progress) -> set[str]:
+    """Fetch the pictures; the ids of those that are not kept any more."""
     await asyncio.to_thread(folder.mkdir)
-    gate, done = asyncio.Semaphore(AT_ONCE), 0
+    gate, done, gone = asyncio.Semaphore(AT_ONCE), 0, set[str]()
 
     async def one(ident: str) -> None:
         nonlocal done
         async with gate:
-            data = await api.download(f"/v1/results/{ident}/image", {})
-            await asyncio.to_thread((folder / f"{ident}.jpg").write_bytes, data)
+            data = await api.picture(ident)
+            if data is None:
+                gone.add(ident)
+            else:
+                await asyncio.to_thread((folder / f"{ident}.jpg").write_bytes, data)
         done += 1
         progress(done, len(ids))
 
     for first in range(0, len(ids), 1000):
         await asyncio.gather(*(one(ident) for ident in ids[first : first + 1000]))
+    return gone

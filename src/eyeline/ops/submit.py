@@ -78,6 +78,16 @@ class Api:
                 raise InputError(f"{path} answered {answer.status}: {(await answer.text())[:300]}")
             return await answer.read()
 
+    async def picture(self, result_id: str) -> bytes | None:
+        """The whole picture of a result in full size, also where it was encoded anew; None where that is not kept any more."""
+        path = f"/v1/results/{result_id}/image"
+        async with self._session.get(self.url + path) as answer:
+            if answer.status == 404 or answer.headers.get("X-Eyeline-Kept") == "thumbnail":
+                return None
+            if answer.status != 200:
+                raise InputError(f"{path} answered {answer.status}: {(await answer.text())[:300]}")
+            return await answer.read()
+
     async def stream(self, path: str, params: Mapping[str, str]) -> AsyncIterator[bytes]:
         """The bytes of a long answer as they come. Raises BackendError where it breaks off."""
         patience = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=120)

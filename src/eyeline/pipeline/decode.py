@@ -19,8 +19,8 @@ from eyeline.core.errors import BadImage, InputError, TooLarge
 from eyeline.core.types import Pixels
 from eyeline.pipeline import headers
 from eyeline.pipeline.geometry import Region, grey_to_rgb, upright
-from eyeline.pipeline.headers.base import Header, unsupported
-from eyeline.pipeline.headers.png import essential, pixel_stream_is_whole
+from eyeline.pipeline.headers.base import Header, corrupt, unsupported
+from eyeline.pipeline.headers.png import essential, palette_size, pixel_stream_is_whole
 
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 25_000_000
@@ -152,6 +152,7 @@ def _by_pillow(data: bytes, header: Header) -> Pixels:
             image.load()
             if header.format == "png":
                 _check_whole(image, data, header)
+                _check_palette(image, data)
             return _on_canvas(_in_bands(image, header), header)
     except InputError:
         raise
@@ -200,6 +201,14 @@ def _check_whole(image: Image.Image, data: bytes, header: Header) -> None:
     last = image.crop((0, image.height - 1, image.width, image.height)).tobytes()
     if (interlaced or not any(last)) and not pixel_stream_is_whole(data, header):
         raise BadImage("a PNG whose pixels end early; send it whole", code="truncated")
+
+
+def _check_palette(image: Image.Image, data: bytes) -> None:
+    """A pixel of a colour that the palette does not have would be black to one reader and anything to another."""
+    if image.mode == "P":
+        colours, highest = palette_size(data), max(index for index, count in enumerate(image.histogram()) if count)
+        if highest >= colours:
+            raise corrupt(f"a PNG with colour {highest} of a palette that has {colours}, counted from 0")
 
 
 def _in_bands(image: Image.Image, header: Header) -> Pixels:

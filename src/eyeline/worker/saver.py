@@ -5,9 +5,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from eyeline.core.clock import utcnow
-from eyeline.core.errors import BackendError, QueueError, StoreError
+from eyeline.core.errors import QueueError, StoreError
 from eyeline.core.retry import backoff
-from eyeline.core.telemetry import CACHE_HITS, END_TO_END, IMAGES, LATE_RESULTS, LOST_LEASES, STAGE, logger
+from eyeline.core.telemetry import (
+    CACHE_HITS,
+    END_TO_END,
+    IMAGES,
+    LATE_RESULTS,
+    LOST_LEASES,
+    SAVER_FAULTS,
+    STAGE,
+    logger,
+)
 from eyeline.core.types import Delivery, Result
 from eyeline.queues.base import Queue
 from eyeline.stores.results.base import ResultStore
@@ -49,7 +58,9 @@ class Saver:
         self._line: asyncio.Queue[Finished] = asyncio.Queue()
 
     async def save(self, result: Result | None, delivery: Delivery, wanted: Callable[[], bool]) -> None:
-        """Returns once the result is recorded and its message acknowledged. Raises StoreError, LeaseLost."""
+        """Returns once the result is recorded and its message acknowledged. Raises StoreError, LeaseLost, and any error that
+        nobody foresaw: it is this job's own then, or of all that were to be recorded with it.
+        """
         item = Finished(result, delivery, wanted, asyncio.get_running_loop().create_future())
         self._line.put_nowait(item)
         await item.done
@@ -58,10 +69,15 @@ class Saver:
         """Work until cancelled."""
         while True:
             batch = [await self._line.get()]
-            await self._gather()
-            while len(batch) < BATCH and not self._line.empty():
-                batch.append(self._line.get_nowait())
-            await self._record([item for item in batch if _still_wanted(item)])
+            try:
+                await self._gather()
+                while len(batch) < BATCH and not self._line.empty():
+                    batch.append(self._line.get_nowait())
+                await self._record([item for item in batch if _still_wanted(item)])
+            except Exception as error:  # noqa: BLE001 - who waits here would wait for ever, and all who come after
+                _noted(error, len(batch))
+                for item in batch:
+                    _settle(item, error)
 
     async def _gather(self) -> None:
         for _ in range(LOOKS):
@@ -76,7 +92,7 @@ class Saver:
         start = loop.time()
         try:
             new = await self._save([item.result for item in batch if item.result is not None])
-        except StoreError as error:
+        except Exception as error:  # noqa: BLE001 - one of them may be at fault, whatever the error is
             await self._apart(batch, error)
             return
         _count(batch, new, loop.time() - start)
@@ -84,9 +100,11 @@ class Saver:
         for item in batch:
             _settle(item, None)
 
-    async def _apart(self, batch: Sequence[Finished], error: StoreError) -> None:
-        """A store that refuses a batch for good may refuse only one of it."""
-        if error.transient or len(batch) == 1:
+    async def _apart(self, batch: Sequence[Finished], error: Exception) -> None:
+        """A store that refuses a batch for good may refuse only one of it; so may a fault that nobody foresaw lie in one."""
+        if not isinstance(error, StoreError):
+            _noted(error, len(batch))
+        if len(batch) == 1 or (isinstance(error, StoreError) and error.transient):
             for item in batch:
                 _settle(item, error)
             return
@@ -126,7 +144,12 @@ def _still_wanted(item: Finished) -> bool:
     return True
 
 
-def _settle(item: Finished, error: BackendError | None) -> None:
+def _noted(error: Exception, count: int) -> None:
+    SAVER_FAULTS.inc()
+    log.error("results are not recorded, by a fault of ours", count=count, exc_info=error)
+
+
+def _settle(item: Finished, error: Exception | None) -> None:
     if item.done.done():
         return
     if error is None:

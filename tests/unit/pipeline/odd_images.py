@@ -643,6 +643,11 @@ def broken_pngs() -> Iterator[Odd]:
     yield good("png-more-pixels-than-needed", png(rgb + rgb, WIDTH, HEIGHT, 8, 2))
     index = packed(np.zeros((HEIGHT, WIDTH, 1), np.uint8), 8)
     yield bad("png-no-palette", png(index, WIDTH, HEIGHT, 8, 3), "corrupt")
+    two, outside = (
+        chunk(b"PLTE", bytes(v for c in COLORS[:2] for v in c)),
+        packed(np.full((HEIGHT, WIDTH, 1), 2, np.uint8), 8),
+    )
+    yield bad("png-colour-outside-its-palette", png(outside, WIDTH, HEIGHT, 8, 3, extra=two), "corrupt")
     yield bad("png-no-end", png(rgb, WIDTH, HEIGHT, 8, 2, tail=b""), "truncated")
     yield bad("png-critical-unknown", png(rgb, WIDTH, HEIGHT, 8, 2, extra=chunk(b"ABCD", b"x")), "corrupt")
     yield good("png-private-chunk", png(rgb, WIDTH, HEIGHT, 8, 2, extra=chunk(b"prVt", b"x" * 99)))

@@ -191,7 +191,10 @@ def in_a_small_child(folder: Path, room: int) -> dict[str, str]:
 @pytest.mark.skipif(sys.platform != "linux", reason="address space limits are tested on Linux")
 def test_fifty_megapixels_fit_into_a_decoder_childs_memory(tmp_path: Path) -> None:
     for mode in ("1", "L", "P", "RGB", "RGBA"):
-        (tmp_path / f"{mode}.png").write_bytes(save(Image.new(mode, (7071, 7071), 1), "PNG", compress_level=1))
+        image = Image.new(mode, (7071, 7071), 1)
+        if mode == "P":
+            image.putpalette([0, 0, 0, 9, 9, 9])
+        (tmp_path / f"{mode}.png").write_bytes(save(image, "PNG", compress_level=1))
     (tmp_path / "RGB.jpg").write_bytes(save(Image.new("RGB", (7071, 7071)), "JPEG"))
     assert set(in_a_small_child(tmp_path, 800_000_000).values()) == {"(7071, 7071, 3)"}
 

@@ -11,6 +11,7 @@ from eyeline.core.clock import utcnow
 from eyeline.core.errors import StoreError
 from eyeline.core.ids import uuid7
 from eyeline.core.settings import ReviewSettings
+from eyeline.core.telemetry import SAVER_FAULTS
 from eyeline.core.types import Delivery, Message, Result
 from eyeline.queues import open_queue
 from eyeline.queues.base import Queue
@@ -121,6 +122,50 @@ async def test_one_result_that_the_store_refuses_does_not_keep_its_neighbours_ba
     said = await asyncio.gather(*(saver.save(result(each.id), each, always) for each in held), return_exceptions=True)
     assert [isinstance(each, StoreError) for each in said] == [False, False, True, False]
     assert await desk.waiting() == 1
+
+
+class Faulty(Doubts):
+    """Raises what nobody foresaw: for one result, or once for whatever comes."""
+
+    def __init__(self, results: ResultStore, at: str = "") -> None:
+        super().__init__(results, ReviewSettings())
+        self._at = at
+
+    async def of(self, results: Sequence[Result]) -> dict[str, Doubt]:
+        if any(each.id == self._at for each in results):
+            raise ZeroDivisionError("a bug")
+        return await super().of(results)
+
+
+async def test_a_fault_that_nobody_foresaw_is_counted_and_hits_its_own_job_alone(desk: Desk) -> None:
+    before = SAVER_FAULTS._value.get()
+    held = await desk.deliveries(4)
+    saver = Saver(desk.results, desk.queue, Faulty(desk.results, held[2].id), busy=lambda _ready: False)
+    running = asyncio.create_task(saver.run())
+    said = await asyncio.gather(*(saver.save(result(each.id), each, always) for each in held), return_exceptions=True)
+    assert [isinstance(each, ZeroDivisionError) for each in said] == [False, False, True, False]
+    assert await desk.waiting() == 1  # not acknowledged: it comes again
+    assert SAVER_FAULTS._value.get() == before + 2  # of the batch, and of the one in it
+    assert not running.done()
+    running.cancel()
+
+
+async def test_a_fault_beside_the_store_leaves_nobody_waiting_and_the_next_are_saved(desk: Desk) -> None:
+    faults = iter([ZeroDivisionError("a bug")])
+
+    def busy(_ready: int) -> bool:
+        for fault in faults:
+            raise fault
+        return False
+
+    saver = Saver(desk.results, desk.queue, Doubts(desk.results, ReviewSettings()), busy=busy)
+    running = asyncio.create_task(saver.run())
+    first, second = await desk.deliveries(2)
+    with pytest.raises(ZeroDivisionError):
+        await saver.save(result(first.id), first, always)
+    await saver.save(result(second.id), second, always)
+    assert await desk.waiting() == 1
+    running.cancel()
 
 
 async def test_a_short_outage_of_the_store_costs_no_work(desk: Desk, saving: Start) -> None:

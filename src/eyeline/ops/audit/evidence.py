@@ -13,13 +13,15 @@ import msgspec
 
 from eyeline import __version__
 from eyeline.core.clock import isoformat, utcnow
-from eyeline.core.errors import BlobError, InputError
-from eyeline.core.types import BlobRef, Detection, Result
+from eyeline.core.errors import InputError
+from eyeline.core.types import Detection, Result
 from eyeline.ops.audit import verifier
 from eyeline.ops.audit.trail import block_line, checkpoint_line, record_line
 from eyeline.pipeline.decode import decode
 from eyeline.pipeline.drawing import encode_png, overlay
+from eyeline.pipeline.headers import sniff
 from eyeline.stores.blobs.base import BlobStore
+from eyeline.stores.pictures import ORIGINAL, kept_picture, original_of
 from eyeline.stores.results.base import Action, ResultStore
 
 HOW = """This pack holds {count} and what shows that nobody changed them since they were recorded.
@@ -50,23 +52,18 @@ async def pack(results: ResultStore, blobs: BlobStore, chosen: Sequence[Result],
         folder = result.id if len(chosen) > 1 else ""
         said = await results.verdicts(result.id)
         lines = await _lines(results, [result.id, *(record.id for record in said)])
-        data = await _bytes(blobs, result)
-        await asyncio.to_thread(made.add, result, folder, data, lines, msgspec.to_builtins(said))
+        picture = await _picture(results, blobs, result)
+        await asyncio.to_thread(made.add, result, folder, picture, lines, msgspec.to_builtins(said))
         yield out.taken()
     await asyncio.to_thread(made.finish, [checkpoint_line(body) for body in await results.checkpoints()], by)
     yield out.taken()
 
 
-async def _bytes(blobs: BlobStore, result: Result) -> bytes | None:
-    """The picture as it was received; None where it is not kept any more."""
+async def _picture(results: ResultStore, blobs: BlobStore, result: Result) -> tuple[bytes, str] | None:
+    """What is kept of it, and whether that is the original."""
     if result.image is None:
         return None
-    try:
-        return await blobs.get(BlobRef(f"{result.site}/{result.image.sha256}", result.image.bytes, result.image.sha256))
-    except BlobError as error:
-        if error.transient:
-            raise
-        return None
+    return await kept_picture(blobs, results, original_of(result.site, result.image))
 
 
 async def _lines(results: ResultStore, ids: Sequence[str]) -> list[dict[str, Any]]:
@@ -125,18 +122,29 @@ class _Pack:
         self._lines: list[dict[str, Any]] = []
 
     def add(
-        self, result: Result, folder: str, data: bytes | None, lines: Sequence[dict[str, Any]], said: list[Any]
+        self,
+        result: Result,
+        folder: str,
+        picture: tuple[bytes, str] | None,
+        lines: Sequence[dict[str, Any]],
+        said: list[Any],
     ) -> None:
-        """In a thread: pictures are decoded and drawn on. The record is told as the audit commits to it."""
+        """In a thread: pictures are decoded and drawn on. The record is told as the audit commits to it; so is the original's
+        digest, which what stands for it does not have: that is packed under a name that says what it is.
+        """
         place = f"{folder}/" if folder else ""
         entry: dict[str, Any] = {"id": result.id, "folder": folder, "image": None}
         record = next((json.loads(line["body"]) for line in lines if line["id"] == result.id), None)
         told = {"result": record, "chain": msgspec.to_builtins(result.chain), "verdicts": said}
         self._add(f"{place}record.json", json.dumps(told, indent=1).encode(), squeeze=True)
         self._lines += lines
-        if data is not None and result.image is not None:
-            entry["image"] = f"{place}original.{result.image.format}"
-            self._add(entry["image"], data)
+        if picture is not None and result.image is not None:
+            data, kept = picture
+            if kept == ORIGINAL:
+                entry["image"] = f"{place}original.{result.image.format}"
+                self._add(entry["image"], data)
+            else:
+                self._add(f"{place}{kept}.{sniff(data)}", data)
             self._draw(f"{place}overlay.png", data, result, result.detections)
             if result.verdict is not None and result.verdict.detections is not None:
                 self._draw(f"{place}corrected.png", data, result, result.verdict.detections)
@@ -147,7 +155,9 @@ class _Pack:
             pixels = decode(data).pixels
         except InputError:
             return  # what could not be decoded has no overlay; the bytes are there
-        self._add(path, encode_png(overlay(pixels, boxes, result.classifications, result.codes)))
+        found = (boxes, result.classifications, result.codes)
+        original = None if result.image is None else (result.image.width, result.image.height)
+        self._add(path, encode_png(overlay(pixels, *found, original=original)))
 
     def finish(self, checkpoints: Sequence[dict[str, Any]], by: str) -> None:
         """What is about all of it."""

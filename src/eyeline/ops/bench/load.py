@@ -30,6 +30,7 @@ class LoadPlan(msgspec.Struct):
     clients: int = 0  # closed loop
     rate: float = 0.0  # open loop, requests a second
     pipeline: str = ""
+    camera: str = ""  # whose frames they are
     warmup: float = 1.0
     give_up: float = 30.0
 
@@ -62,7 +63,7 @@ class Generator:
             self._bodies = [json.dumps({"image": base64.b64encode(i).decode()}).encode() for i in self._images]
         self._number = time.time_ns()
         self._measuring = False
-        params = {"pipeline": plan.pipeline} if plan.pipeline else {}
+        params = {name: value for name in ("pipeline", "camera") if (value := getattr(plan, name))}
         self._params = {**params, **({"wait": f"{plan.give_up:g}"} if plan.kind == "answer" else {})}
 
     async def run(self) -> Figures:

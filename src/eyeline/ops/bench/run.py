@@ -152,8 +152,8 @@ class System:
 
 
 @contextlib.asynccontextmanager
-async def running(plan: BenchPlan, folder: Path) -> AsyncIterator[System]:
-    """`eyeline up` on an empty data folder, ready to answer."""
+async def running(plan: BenchPlan, folder: Path, more: Mapping[str, Any] | None = None) -> AsyncIterator[System]:
+    """`eyeline up` on an empty data folder, ready to answer. `more` settings stand over those of the plan."""
     port, inference_port = two_free_ports()
     config = folder / "eyeline.toml"
     settings = {
@@ -162,6 +162,7 @@ async def running(plan: BenchPlan, folder: Path) -> AsyncIterator[System]:
         "gateway": {"port": port},
         "inference": {"url": f"http://127.0.0.1:{inference_port}", "models": str(plan.models_dir.resolve())},
         "pipelines": [{"name": "bench", "steps": [{"name": "bench", "model": plan.model}]}],
+        **(more or {}),
     }
     config.write_text(tomli_w.dumps(settings))
     environ = {name: value for name, value in os.environ.items() if not name.startswith("EYELINE_")}

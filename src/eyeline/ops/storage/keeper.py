@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 import msgspec
 
@@ -34,8 +35,13 @@ from eyeline.stores.results.base import Action, ResultStore
 from eyeline.stores.results.keeping import EPOCH, PROGRESS
 from eyeline.stores.results.retaining import REENCODED, PictureRow, Tally
 
-#: Results looked at in one step, and events counted: few enough that no transaction is in the way of others for long.
-BATCH, PAGE = 25, 500
+#: Results looked at in one step: at first, and at least and at most once it is known how long one takes here. A step of so many
+#: seconds is in nobody's way: its transaction, for which other writers may wait, is a part of it.
+BATCH, FEWEST, MOST, STEP = 25, 10, 100, 0.2
+#: Events counted in one step.
+PAGE = 500
+#: Pictures read, written or deleted at the same time, so that they share the waiting for the disk.
+AT_ONCE = 8
 #: Seconds between the mark and the deletion: the gateway is done long before with a picture that it put before the mark.
 GRACE = 60.0
 #: Pictures younger than this stay whatever is full.
@@ -46,7 +52,10 @@ ORPHANS_EVERY = 24 * 3600.0
 #: Under these names the database keeps how far counting came, and what there was at the last look.
 COUNTED, STOCK = "storage/counted", "storage/stock"
 WHO = "retention"
+#: What the deletion of marked pictures is called among the works whose steps have a size.
+PENDING = "pending"
 
+T = TypeVar("T")
 Work = Callable[[], Awaitable[bool]]
 
 
@@ -75,6 +84,8 @@ class Keeper:
         self._stock: Stock | None = None
         self._bytes = 0  # of pictures, as far as is known since the last look
         self._next_stock = self._next_orphans = 0.0
+        self._sizes: dict[str, int] = {}  # of the steps of each work
+        self._computing = asyncio.Lock()
 
     def works(self) -> list[Work]:
         """What there is to do, each a batch that says whether more may be waiting. All raise BackendError."""
@@ -105,13 +116,16 @@ class Keeper:
         epoch = await self._results.load_state(EPOCH) or b""
         name = f"{PROGRESS}{epoch.decode()}/{name}"
         after = await self._results.load_state(name) or b""
-        page = await self._results.aged(after.decode(), first_id(self._clock() - age), BATCH)
+        began, limit = time.monotonic(), self._sizes.get(name, BATCH)
+        page = await self._results.aged(after.decode(), first_id(self._clock() - age), limit)
         chosen = [result for result in page if due(self._policy.terms(result))]
         if chosen:
             await do(chosen)
         if page:
             await self._results.tally((), {name: page[-1].id.encode()})
-        return len(page) == BATCH
+        if len(page) == limit:
+            self._sizes[name] = resized(limit, time.monotonic() - began)
+        return len(page) == limit
 
     # ------------------------------------------------------------ the stages
     async def _remove(self, due: Sequence[Result]) -> None:
@@ -137,12 +151,11 @@ class Keeper:
         def ripe(result: Result) -> bool:
             return self._age(result) >= self._policy.terms(result).evidence
 
-        rows = []
-        for blob, _ in (await self._pictures(due)).values():
-            row = await self._results.picture(blob.url)
-            if row is not None and row.state == "evidence":
+        found, rows, at = await self._pictures(due), [], self._now()
+        for url, row in (await self._results.pictures_of(found)).items():
+            if row.state == "evidence":
                 drop = (*row.drop, *(kept.url for kept in row.kept.values()))
-                rows.append((replace(row, state="gone", kept={}, drop=drop, at=self._now(), pending=True), blob))
+                rows.append((replace(row, state="gone", kept={}, drop=drop, at=at, pending=True), found[url][0]))
         await self._change("evidence", rows, ripe)
 
     async def _evict(self, due: Sequence[Result]) -> None:
@@ -154,17 +167,18 @@ class Keeper:
         await self._evict_if(due, ripe)
 
     async def _evict_if(self, due: Sequence[Result], ripe: Callable[[Result], bool]) -> None:
-        found = await self._pictures(due)
+        found, at = await self._pictures(due), self._now()
         free = await self._results.unwanted(sorted(found), ripe)
-        rows = []
-        for url, (blob, shown) in found.items():
-            if url in free and (row := await self._evidence_of(blob, shown)) is not None:
-                rows.append((row, blob))
-        await self._change("original", rows, ripe)
+        there = await self._results.pictures_of(free)
+        made = await together(
+            self._evidence_of(blob, shown, there.get(url), at) for url, (blob, shown) in found.items() if url in free
+        )
+        await self._change("original", [(row, found[row.url][0]) for row in made if row is not None], ripe)
 
-    async def _evidence_of(self, blob: BlobRef, shown: Sequence[Result]) -> PictureRow | None:
+    async def _evidence_of(
+        self, blob: BlobRef, shown: Sequence[Result], before: PictureRow | None, at: str
+    ) -> PictureRow | None:
         """The row with the evidence that was made, None where that was done before and the original did not come again."""
-        before = await self._results.picture(blob.url)
         if before is not None and before.state != REENCODED and all(_was_there(before, each) for each in shown):
             return None
         kept = {} if before is None else dict(before.kept)
@@ -172,7 +186,7 @@ class Keeper:
         drop = (blob.url,) if stands_in is None else (blob.url, stands_in.url)
         if not kept and any(self._policy.terms(each).makes_evidence for each in shown if each.status == "completed"):
             kept = await self._made(blob, stands_in or blob, shown)
-        return PictureRow(url=blob.url, state="evidence" if kept else "gone", at=self._now(), kept=kept, drop=drop)
+        return PictureRow(url=blob.url, state="evidence" if kept else "gone", at=at, kept=kept, drop=drop)
 
     async def _made(self, blob: BlobRef, source: BlobRef, shown: Sequence[Result]) -> dict[str, BlobRef]:
         try:
@@ -181,8 +195,9 @@ class Keeper:
             if error.transient:
                 raise
             return {}
-        made = await asyncio.to_thread(pictures.evidence, data, shown)
-        return {what: await self._put(blob, each) for what, each in made.items()}
+        async with self._computing:  # one at a time: the other processors are for pictures that come
+            made = await asyncio.to_thread(pictures.evidence, data, shown)
+        return dict(zip(made, await together(self._put(blob, each) for each in made.values()), strict=True))
 
     async def _reencode(self, due: Sequence[Result]) -> None:
         """Only what is sealed: its digest as it was received is proven from then on."""
@@ -190,16 +205,18 @@ class Keeper:
         def ripe(result: Result) -> bool:
             return result.chain is not None and self._age(result) >= self._policy.terms(result).reencode
 
-        found = await self._pictures([each for each in due if each.status == "completed"])
+        found, at = await self._pictures([each for each in due if each.status == "completed"]), self._now()
         free = await self._results.unwanted(sorted(found), ripe)
-        rows = []
-        for url, (blob, shown) in found.items():
-            if url in free and (row := await self._encoded(blob, shown)) is not None:
-                rows.append((row, blob))
+        there = await self._results.pictures_of(free)
+        made = await together(
+            self._encoded(blob, shown, there.get(url), at) for url, (blob, shown) in found.items() if url in free
+        )
+        rows = [(row, found[row.url][0]) for row in made if row is not None]
         await self._change("reencoded", rows, ripe, {url: shown[0] for url, (_, shown) in found.items()})
 
-    async def _encoded(self, blob: BlobRef, shown: Sequence[Result]) -> PictureRow | None:
-        before = await self._results.picture(blob.url)
+    async def _encoded(
+        self, blob: BlobRef, shown: Sequence[Result], before: PictureRow | None, at: str
+    ) -> PictureRow | None:
         if before is not None and all(_was_there(before, each) for each in shown):
             return None
         try:
@@ -208,11 +225,12 @@ class Keeper:
             if error.transient:
                 raise
             return None
-        made = await asyncio.to_thread(pictures.reencoded, data, self._settings.reencode)
+        async with self._computing:
+            made = await asyncio.to_thread(pictures.reencoded, data, self._settings.reencode)
         if made is None:
             return None
         kept = {**(before.kept if before is not None else {}), REENCODED: await self._put(blob, made)}
-        return PictureRow(url=blob.url, state=REENCODED, at=self._now(), kept=kept, drop=(blob.url,))
+        return PictureRow(url=blob.url, state=REENCODED, at=at, kept=kept, drop=(blob.url,))
 
     async def _put(self, of: BlobRef, data: bytes) -> BlobRef:
         return await self._blobs.put(of.url.partition("/")[0], data, hashlib.sha256(data).hexdigest())
@@ -228,7 +246,11 @@ class Keeper:
         if not changes:
             return
         action = Action(what=WHO, body={"stage": what, "pictures": [_told(row) for row, _ in changes]}, by=WHO)
-        tallies = [await self._change_tally(what, row, blob, (first or {}).get(row.url)) for row, blob in changes]
+        before = await self._results.pictures_of([row.url for row, _ in changes])
+        tallies = [
+            self._change_tally(what, row, before.get(row.url), blob, (first or {}).get(row.url))
+            for row, blob in changes
+        ]
         done = await self._results.change_pictures(
             [row for row, _ in changes], ripe, action=action, tallies=_summed(tallies)
         )
@@ -240,9 +262,10 @@ class Keeper:
             for each in changes:
                 await self._change(what, [each], ripe, first)
 
-    async def _change_tally(self, what: str, row: PictureRow, blob: BlobRef, first: Result | None) -> Tally:
+    def _change_tally(
+        self, what: str, row: PictureRow, before: PictureRow | None, blob: BlobRef, first: Result | None
+    ) -> Tally:
         """What was there before, and how much less it is now."""
-        before = await self._results.picture(row.url)
         old = list(before.kept.values()) if before is not None and before.kept else [blob]
         size = sum(each.size for each in old)
         kind = "" if first is None or first.image is None else f"{first.image.format} from {first.camera or 'uploads'}"
@@ -263,25 +286,34 @@ class Keeper:
     # ------------------------------------------------------------ blobs
     async def drop(self) -> bool:
         """Delete the blobs of pictures that were marked a while ago and that nobody came to need since."""
-        rows = [row for row in await self._results.pending_pictures(BATCH) if self._since(row) >= self._grace]
+        began, limit = time.monotonic(), self._sizes.get(PENDING, BATCH)
+        rows = [row for row in await self._results.pending_pictures(limit) if self._since(row) >= self._grace]
         if not rows:
             return False
-        for row in rows:
-            marked = parse_time(row.at) - self._grace
+        made = {url for row in rows for url in row.drop if url != row.url}
+        gone = made - await self._results.named_blobs(sorted(made)) if made else set()
+        needed = await self._needed(rows)
+        originals = [row for row in rows if row.url in row.drop and row.url not in needed]
+        deletions = [self._blobs.delete(url) for url in sorted(gone)]
+        deletions += [self._blobs.delete(row.url, older_than=self._since(row).total_seconds()) for row in originals]
+        await together(deletions)
+        await self._results.settle_pictures([row.url for row in rows])
+        if len(rows) == limit:
+            self._sizes[PENDING] = resized(limit, time.monotonic() - began)
+        return len(rows) == limit
+
+    async def _needed(self, rows: Sequence[PictureRow]) -> set[str]:
+        """Those whose originals somebody came to need since they were marked. What was marked together is asked for together."""
+        needed = set[str]()
+        for at in {row.at for row in rows}:
+            marked = parse_time(at) - self._grace
 
             def before(result: Result, marked: datetime = marked) -> bool:
                 return moment_of(result.id) <= marked
 
-            needed = not await self._results.unwanted([row.url], before)
-            made = [url for url in row.drop if url != row.url]
-            still = await self._results.named_blobs(made) if made else set()
-            for url in made:
-                if url not in still:
-                    await self._blobs.delete(url)
-            if row.url in row.drop and not needed:
-                await self._blobs.delete(row.url, older_than=self._since(row).total_seconds())
-        await self._results.settle_pictures([row.url for row in rows])
-        return len(rows) == BATCH
+            urls = {row.url for row in rows if row.at == at}
+            needed |= urls - await self._results.unwanted(sorted(urls), before)
+        return needed
 
     async def _relieve(self) -> bool:
         """While there is more than `max_bytes`: of what is kept shortest the oldest first, of what is kept for ever last."""
@@ -390,6 +422,28 @@ def _summed(rows: Iterable[Tally]) -> list[Tally]:
             seconds=one.seconds + row.seconds,
         )
     return list(sums.values())
+
+
+def resized(limit: int, seconds: float) -> int:
+    """How many the next step takes, where one of `limit` took so long."""
+    if seconds > STEP:
+        return max(FEWEST, limit // 2)
+    return min(MOST, 2 * limit) if seconds < STEP / 2 else limit
+
+
+async def together(works: Iterable[Awaitable[T]]) -> list[T]:
+    """What they come to, a few at a time. All of them are over when this returns or raises what the first that failed did."""
+    turns = asyncio.Semaphore(AT_ONCE)
+
+    async def one(work: Awaitable[T]) -> T:
+        async with turns:
+            return await work
+
+    done = await asyncio.gather(*map(one, works), return_exceptions=True)
+    for each in done:
+        if isinstance(each, BaseException):
+            raise each
+    return [each for each in done if not isinstance(each, BaseException)]
 
 
 def _was_there(row: PictureRow, result: Result) -> bool:

@@ -20,7 +20,7 @@ log = logger("retention")
 
 #: Seconds between two looks where there is nothing to do, rests after each batch as a multiple of its time, and for how long a
 #: keeper that says nothing keeps its turn.
-IDLE, REST, LEASE = 5.0, 4.0, 300.0
+IDLE, REST, LEASE = 5.0, 2.0, 300.0
 #: Seconds that a job may wait before retention gives way to it, and for how long it does.
 WAITING, PATIENCE = 2.0, 600.0
 

@@ -79,13 +79,18 @@ def essential(data: bytes) -> bytes:
     raise corrupt(f"a PNG of more than {_MAX_CHUNKS} chunks")
 
 
+def palette_size(data: bytes) -> int:
+    """How many colours the palette of `essential` bytes has."""
+    return next((len(each) // 3 for each in _chunks(data, b"PLTE")), 0)
+
+
 def pixel_stream_is_whole(data: bytes, header: Header) -> bool:
     """Whether the compressed pixels of `essential` bytes inflate to all rows; inflates at most what the header declares."""
     expected = _inflated_size(data, header.width, header.height)
     inflater = zlib.decompressobj()
     total = 0
     try:
-        for chunk in _pixel_chunks(data):
+        for chunk in _chunks(data, b"IDAT"):
             rest = chunk
             while rest and total < expected:
                 total += len(inflater.decompress(rest, 1 << 20))
@@ -95,12 +100,13 @@ def pixel_stream_is_whole(data: bytes, header: Header) -> bool:
     return total >= expected
 
 
-def _pixel_chunks(data: bytes) -> list[bytes]:
+def _chunks(data: bytes, wanted: bytes) -> list[bytes]:
+    """What stands in the chunks of that kind."""
     chunks = []
     at = 8
     while at + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
-        if kind == b"IDAT":
+        if kind == wanted:
             chunks.append(data[at + 8 : at + 8 + length])
         at += 12 + length
     return chunks

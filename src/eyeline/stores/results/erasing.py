@@ -125,7 +125,7 @@ def _for_good(cursor: Any, do: EraseStatements) -> Iterator[None]:
 def _erased(cursor: Any, store: _Store, ids: Sequence[str], jobs: bool) -> list[str]:
     do = store._erase  # noqa: SLF001 - a part of the same store
     ask = store._statements.result_by_id  # noqa: SLF001
-    there = [rows.result_of(row["body"]) for ident in ids for row in ask.rows(cursor, id=ident)]
+    there = [rows.result_of(row["body"]) for row in ask.each(cursor, ({"id": ident} for ident in ids))]
     stay = keeping.held(cursor, store, there)
     gone = [result for result in there if result.id not in stay]
     which = [{"which": result.id} for result in gone]
@@ -153,10 +153,8 @@ def _forget_jobs(cursor: Any, do: EraseStatements, ids: Sequence[str], altogethe
 
     A bare row stays, unless they go altogether: it knows what was finished, should its message come once more.
     """
-    found: dict[str, Job] = {}
-    for ident in ids:
-        for row in do.job_body.rows(cursor, which=ident):
-            found[ident] = rows.job_of(row["body"])
+    there = [rows.job_of(row["body"]) for row in do.job_body.each(cursor, ({"which": ident} for ident in ids))]
+    found = {job.id: job for job in there}
     if altogether:
         do.forget_job.many(cursor, ({"which": ident} for ident in found))
     else:

@@ -81,7 +81,8 @@ class KeepStatements:
         self.holds = prepared(select(holds).where(holds.c.lifted_at.is_(None)).order_by(holds.c.id))
         self.forget_progress = prepared(delete(states).where(states.c.name.like(bindparam("which"))))
         self.tally = prepared(_added(add(tallies)))
-        self.shows = prepared(select(item_sightings.c.item_id).where(where(item_sightings.c.result_id)))
+        sighted = select(item_sightings.c.result_id, item_sightings.c.item_id)
+        self.shows = prepared(sighted.where(where(item_sightings.c.result_id)))
         self.shown = prepared(
             select(item_sightings.c.result_id)
             .where(where(item_sightings.c.item_id))
@@ -144,6 +145,10 @@ class Keeping:
         found = await self._readers.ask(lambda cursor: self._keep.picture.rows(cursor, which=url))
         return _picture_of(found[0]) if found else None
 
+    async def pictures_of(self: _Store, urls: Collection[str]) -> dict[str, PictureRow]:
+        """By the primary key."""
+        return await self._readers.ask(lambda cursor: _pictures_of(cursor, self._keep, urls))
+
     async def unwanted(self: _Store, urls: Sequence[str], ripe: Ripe) -> set[str]:
         """A look, which `change_pictures` takes again."""
         return await self._readers.ask(lambda cursor: _unwanted(cursor, self, urls, ripe))
@@ -180,15 +185,16 @@ class Keeping:
         do = self._keep
 
         def settle(cursor: Any) -> None:
-            for url in sorted(urls):
-                for found in do.picture.rows(cursor, which=url):
-                    row = _picture_of(found)
-                    if row.state == "gone" and not _named(cursor, do, url):
-                        do.forget_picture.one(cursor, which=url)
-                    else:
-                        do.settle_picture.one(cursor, which=url, pending=False, body=_body(row.kept, ()))
+            there = _pictures_of(cursor, do, sorted(urls))
+            named = {url for url, _, _ in _jobs_of(cursor, do, there)}
+            over = [url for url, row in there.items() if row.state == "gone" and url not in named]
+            stay = [row for url, row in there.items() if url not in set(over)]
+            do.forget_picture.many(cursor, ({"which": url} for url in over))
+            do.settle_picture.many(
+                cursor, ({"which": row.url, "pending": False, "body": _body(row.kept, ())} for row in stay)
+            )
 
-        await self._writer.write(settle)
+        await self._writer.write(settle, durable=False)
 
     async def forget_events(self: _Store, before: datetime, limit: int) -> int:
         """Looks at the oldest ones only: they lie in the order in which they were written."""
@@ -242,7 +248,7 @@ class Keeping:
             _tally(cursor, self._keep, rows)
             self._statements.put_state.many(cursor, ({"name": name, "value": value} for name, value in state.items()))
 
-        await self._writer.write(add)
+        await self._writer.write(add, durable=False)
 
     async def tallies(self: _Store, since: str) -> list[Tally]:
         """By the primary key."""
@@ -270,14 +276,14 @@ def of_result(cursor: Any, store: Any, gone: Sequence[Result], urls: Iterable[st
         do.forget_deliveries.many(cursor, ({"which": alert} for alert in sorted(ended)))
         told = [row["seq"] for row in do.alert_events.rows(cursor) if rows.decode(row["body"]).get("id") in ended]
         do.forget_event.many(cursor, ({"which": seq} for seq in told))
-    _put_pictures(cursor, do, [_gone(cursor, do, url) for url in sorted(set(urls)) if not _named(cursor, do, url)])
+    left = set(urls)
+    _put_pictures(cursor, do, _gone(cursor, do, sorted(left - {url for url, _, _ in _jobs_of(cursor, do, left)})))
 
 
 def held(cursor: Any, store: Any, found: Sequence[Result]) -> set[str]:
     """The ids of those results that are under a legal hold."""
     do: KeepStatements = store._keep  # noqa: SLF001 - a part of the same store
-    inforce = [_hold_of(row) for row in do.holds.rows(cursor)]
-    return {result.id for result in found if _is_held(cursor, do, inforce, result)}
+    return _held(cursor, do, [_hold_of(row) for row in do.holds.rows(cursor)], found)
 
 
 def add_tallies(cursor: Any, store: Any, added: Sequence[Tally]) -> None:
@@ -285,70 +291,83 @@ def add_tallies(cursor: Any, store: Any, added: Sequence[Tally]) -> None:
     _tally(cursor, store._keep, added)  # noqa: SLF001 - a part of the same store
 
 
-def _is_held(cursor: Any, do: KeepStatements, inforce: Sequence[Hold], result: Result) -> bool:
-    if not inforce:
-        return False
-    shown: Collection[str] = ()
+def _held(cursor: Any, do: KeepStatements, inforce: Sequence[Hold], found: Sequence[Result]) -> set[str]:
+    shown: dict[str, set[str]] = {}
     if any(hold.item is not None for hold in inforce):
-        shown = {row["item_id"] for row in do.shows.rows(cursor, which=result.id)}
-    return any(hold.covers(result, shown) for hold in inforce)
+        for row in do.shows.each(cursor, ({"which": result.id} for result in found)):
+            shown.setdefault(row["result_id"], set()).add(row["item_id"])
+    return {result.id for result in found if any(hold.covers(result, shown.get(result.id, ())) for hold in inforce)}
 
 
 def _unwanted(cursor: Any, store: Any, urls: Iterable[str], ripe: Ripe) -> set[str]:
-    inforce = [_hold_of(row) for row in store._keep.holds.rows(cursor)]  # noqa: SLF001
-    return {url for url in urls if _is_unwanted(cursor, store, url, ripe, inforce)}
-
-
-def _is_unwanted(cursor: Any, store: Any, url: str, ripe: Ripe, inforce: Sequence[Hold]) -> bool:
+    """The newest result of each picture is looked at first: where that is needed, so is the picture, and the others, of which
+    a scene that never changes has thousands, need not be read.
+    """
     do: KeepStatements = store._keep  # noqa: SLF001 - a part of the same store
-    for ident, status in _jobs_of(cursor, do, url):
+    inforce = [_hold_of(row) for row in do.holds.rows(cursor)]
+    wanted, jobs_of = set[str](), dict[str, list[str]]()
+    for url, ident, status in _jobs_of(cursor, do, urls):
+        jobs_of.setdefault(url, []).append(ident)
         if status == "queued":
-            return False
-        for row in store._statements.result_by_id.rows(cursor, id=ident):  # noqa: SLF001
-            result = rows.sealed_result(row)
-            if not ripe(result) or _is_held(cursor, do, inforce, result):
-                return False
-    return True
+            wanted.add(url)
+
+    def look(showing: Mapping[str, str]) -> None:
+        """At those results, each with the picture that it shows."""
+        asked = [{"id": ident} for ident, url in showing.items() if url not in wanted]
+        found = [rows.sealed_result(row) for row in store._statements.result_by_id.each(cursor, asked)]  # noqa: SLF001
+        stay = _held(cursor, do, inforce, found)
+        wanted.update(showing[result.id] for result in found if result.id in stay or not ripe(result))
+
+    look({max(idents): url for url, idents in jobs_of.items()})
+    look({ident: url for url, idents in jobs_of.items() for ident in idents if ident != max(idents)})
+    return set(urls) - wanted
 
 
-def _jobs_of(cursor: Any, do: KeepStatements, url: str) -> list[tuple[str, str]]:
-    """Id and status of the jobs that name this picture."""
-    found = do.naming.rows(cursor, which=rows.blob_hash(url.rpartition("/")[2]))
-    return [(row["id"], row["status"]) for row in found if rows.job_of(row["body"]).blob.url == url]
+def _jobs_of(cursor: Any, do: KeepStatements, urls: Iterable[str]) -> list[tuple[str, str, str]]:
+    """Which jobs name these pictures: URL, id and status of each."""
+    asked = set(urls)
+    hashes = {rows.blob_hash(url.rpartition("/")[2]) for url in asked}  # sites may have the same picture
+    found = do.naming.each(cursor, ({"which": number} for number in sorted(hashes)))
+    named = ((rows.job_of(row["body"]).blob.url, row["id"], row["status"]) for row in found)
+    return [each for each in named if each[0] in asked]
 
 
-def _named(cursor: Any, do: KeepStatements, url: str) -> bool:
-    return bool(_jobs_of(cursor, do, url))
+def _pictures_of(cursor: Any, do: KeepStatements, urls: Iterable[str]) -> dict[str, PictureRow]:
+    return {row["url"]: _picture_of(row) for row in do.picture.each(cursor, ({"which": url} for url in urls))}
 
 
-def _gone(cursor: Any, do: KeepStatements, url: str) -> PictureRow:
-    """The row that has everything deleted which was kept of this picture."""
-    drop = [url]
-    for found in do.picture.rows(cursor, which=url):
-        before = _picture_of(found)
-        drop += [*before.drop, *(blob.url for blob in before.kept.values())]
-    return PictureRow(url=url, state="gone", at=isoformat(utcnow()), drop=tuple(dict.fromkeys(drop)))
+def _gone(cursor: Any, do: KeepStatements, urls: Sequence[str]) -> list[PictureRow]:
+    """The rows that have everything deleted which was kept of these pictures."""
+    before, at, gone = _pictures_of(cursor, do, urls), isoformat(utcnow()), []
+    for url in urls:
+        drop = [url]
+        if url in before:
+            drop += [*before[url].drop, *(blob.url for blob in before[url].kept.values())]
+        gone.append(PictureRow(url=url, state="gone", at=at, drop=tuple(dict.fromkeys(drop))))
+    return gone
 
 
 def _put_pictures(cursor: Any, do: KeepStatements, changed: Sequence[PictureRow]) -> None:
-    for row in changed:
-        values = {"url": row.url, "state": row.state, "at": row.at, "pending": row.pending}
-        do.put_picture.one(cursor, **values, body=_body(row.kept, row.drop))
-        do.forget_blobs.one(cursor, which=row.url)
-        do.add_blob.many(cursor, ({"url": blob.url, "picture": row.url} for blob in row.kept.values()))
+    def values(row: PictureRow) -> dict[str, Any]:
+        body = _body(row.kept, row.drop)
+        return {"url": row.url, "state": row.state, "at": row.at, "pending": row.pending, "body": body}
+
+    do.put_picture.many(cursor, (values(row) for row in changed))
+    do.forget_blobs.many(cursor, ({"which": row.url} for row in changed))
+    do.add_blob.many(cursor, ({"url": blob.url, "picture": row.url} for row in changed for blob in row.kept.values()))
 
 
 def _forget_items(cursor: Any, do: KeepStatements, gone: Sequence[str]) -> None:
     """Sightings in these results, and the items that no other result shows."""
-    shown = {ident: [row["item_id"] for row in do.shows.rows(cursor, which=ident)] for ident in gone}
-    do.forget_sightings.many(cursor, ({"which": ident} for ident in gone))
-    for ident, seen in shown.items():
-        for item in seen:
-            other = do.shown.rows(cursor, which=item)
-            if other:
-                do.point_item.one(cursor, which=item, gone=ident, other=other[0]["result_id"])
-            else:
-                _forget_item(cursor, do, item)
+    which = [{"which": ident} for ident in gone]
+    shown = do.shows.each(cursor, which)
+    do.forget_sightings.many(cursor, which)
+    for row in shown:
+        other = do.shown.rows(cursor, which=row["item_id"])
+        if other:
+            do.point_item.one(cursor, which=row["item_id"], gone=row["result_id"], other=other[0]["result_id"])
+        else:
+            _forget_item(cursor, do, row["item_id"])
 
 
 def _forget_item(cursor: Any, do: KeepStatements, item: str) -> None:

@@ -30,6 +30,11 @@ class Hold:
     since: datetime | None = None  # inclusive
     until: datetime | None = None  # exclusive
 
+    @property
+    def scope(self) -> dict[str, str | datetime | None]:
+        """All that it can name, by name; None is any."""
+        return {name: getattr(self, name) for name in ("ref", "result", "item", "camera", "site", "since", "until")}
+
     def covers(self, result: Result, items: Collection[str]) -> bool:
         """Whether it holds this result, which shows those items."""
         named = {"site": result.site, "camera": result.camera, "ref": result.ref, "result": result.id}
@@ -101,6 +106,10 @@ class Retaining(Protocol):
         """What is kept of that original, where it is not the original itself."""
         ...
 
+    async def pictures_of(self, urls: Collection[str]) -> dict[str, PictureRow]:
+        """The same for many originals, by URL."""
+        ...
+
     async def unwanted(self, urls: Sequence[str], ripe: Ripe) -> set[str]:
         """Those pictures that no unfinished job names, no hold covers, and whose results are all `ripe`."""
         ...
@@ -118,7 +127,7 @@ class Retaining(Protocol):
         ...
 
     async def settle_pictures(self, urls: Sequence[str]) -> None:
-        """Their blobs are deleted. What is gone altogether is forgotten. Idempotent."""
+        """Their blobs are deleted. What is gone altogether is forgotten. Idempotent; a power cut may undo it."""
         ...
 
     async def forget_events(self, before: datetime, limit: int) -> int:
@@ -138,7 +147,7 @@ class Retaining(Protocol):
         ...
 
     async def tally(self, rows: Sequence[Tally], state: Mapping[str, bytes]) -> None:
-        """Add to the tallies and keep the state, in one transaction."""
+        """Add to the tallies and keep the state, in one transaction. A power cut may undo both, and then only both."""
         ...
 
     async def tallies(self, since: str) -> list[Tally]:

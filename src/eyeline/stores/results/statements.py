@@ -65,6 +65,10 @@ class Prepared:
     def _fixed(self) -> dict[str, Any]:
         return {name: value for name, value in self._compiled.params.items() if value is not None}
 
+    @cached_property
+    def _columns(self) -> tuple[str, ...]:
+        return tuple(column.key for column in getattr(self._clause, "selected_columns", ()))
+
     def one(self, cursor: Any, **values: Any) -> Any:
         """Run once, with one row of values."""
         return cursor.execute(self.sql, self._ordered(values))
@@ -74,6 +78,12 @@ class Prepared:
         found = self.one(cursor, **values).fetchall()
         names = [column[0] for column in cursor.description]
         return [dict(zip(names, row, strict=True)) for row in found]
+
+    def each(self, cursor: Any, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """A SELECT for each row of values: what all of them find, as dicts, over a network in one go."""
+        asked = list(rows)
+        found = self.many(cursor, asked).fetchall() if asked else []
+        return [dict(zip(self._columns, row, strict=True)) for row in found]
 
     def many(self, cursor: Any, rows: Iterable[Mapping[str, Any]]) -> Any:
         """Run for each row; without rows nothing is run."""

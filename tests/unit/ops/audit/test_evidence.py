@@ -17,10 +17,12 @@ from eyeline.core.types import Detection, ImageInfo, Result
 from eyeline.ops.audit.evidence import pack
 from eyeline.ops.audit.sealer import Sealer
 from eyeline.ops.audit.verifier import Evidence
+from eyeline.ops.storage.pictures import encoded
 from eyeline.stores.blobs import open_blobs
 from eyeline.stores.blobs.base import BlobStore
 from eyeline.stores.results import open_results
 from eyeline.stores.results.base import NewJob, ResultStore
+from eyeline.stores.results.retaining import REENCODED, PictureRow
 from eyeline.stores.results.review import NewVerdict, Said
 from tests.contract.test_results import make_job, make_result
 from tests.gateways import jpeg
@@ -91,16 +93,24 @@ async def test_a_pack_stands_for_itself(results: ResultStore, blobs: BlobStore, 
     assert json.loads(asked[-1].body or b"").items() >= {"what": "evidence", "by": "ben", "ids": [one.id]}.items()
 
 
-async def test_several_have_a_folder_each_and_a_picture_that_is_gone_is_left_out(
+async def test_several_have_a_folder_each_with_what_is_left_of_their_pictures(
     results: ResultStore, blobs: BlobStore, tmp_path: Path
 ) -> None:
     made = await recorded(results, blobs, 3)
-    lost = made[1].image
+    lost, changed = (one.image for one in made[1:])
     assert lost is not None
-    next((tmp_path / "blobs").rglob(f"*{lost.sha256[4:]}*")).unlink()
+    assert changed is not None
+    for image in (lost, changed):
+        await blobs.delete(f"north/{image.sha256}")
+    small = encoded(jpeg(2), "webp:80")
+    kept = await blobs.put("north", small, hashlib.sha256(small).hexdigest())
+    row = PictureRow(url=f"north/{changed.sha256}", state=REENCODED, at="", kept={REENCODED: kept})
+    assert await results.change_pictures([row], lambda _: True)
     folder = await unpacked(results, blobs, made, tmp_path / "pack")
     assert problems(folder) == []
-    assert [(folder / one.id / "original.jpeg").exists() for one in made] == [True, False, True]
+    assert [(folder / one.id / "original.jpeg").exists() for one in made] == [True, False, False]
+    assert (folder / made[2].id / "reencoded.webp").read_bytes() == small
+    assert [(folder / one.id / "overlay.png").exists() for one in made] == [True, False, True]
     assert [(folder / one.id / "record.json").exists() for one in made] == [True] * 3
 
 

@@ -1,5 +1,6 @@
 """Retention: what goes when, what stays, and that nothing is lost or done twice whenever it dies."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from eyeline.core.ids import uuid7
 from eyeline.core.settings import RetentionRuleSettings, RetentionSettings
 from eyeline.core.types import BlobRef, Result
 from eyeline.ops.audit import trail
+from eyeline.ops.storage.keeper import BATCH, FEWEST, MOST, STEP, resized, together
 from eyeline.pipeline.decode import decode
 from eyeline.stores.results.base import AlertQuery, AlertRow, DeliveryRow, ItemQuery, ItemRow, SightingRow
 from eyeline.stores.results.retaining import Hold, PictureRow, crop_name
@@ -380,3 +382,33 @@ async def test_a_missing_original_stops_nothing(site: Site) -> None:
     with pytest.raises(BlobError):
         await site.blobs.get(BlobRef(url_of(gone), 1, url_of(gone).rpartition("/")[2]))
     assert isoformat(site.now)
+
+
+def test_a_step_grows_where_it_is_quick_and_shrinks_where_it_would_be_in_the_way() -> None:
+    assert [resized(BATCH, seconds) for seconds in (0.0, 0.75 * STEP, 2 * STEP)] == [2 * BATCH, BATCH, BATCH // 2]
+    assert (resized(MOST, 0.0), resized(FEWEST, 9.0)) == (MOST, FEWEST)
+
+
+async def test_what_is_done_together_is_all_over_when_one_of_it_fails() -> None:
+    over = []
+
+    async def one(number: int) -> int:
+        await asyncio.sleep(0)
+        over.append(number)
+        if number == 3:
+            raise BlobError("away")
+        return number
+
+    assert await together(one(number) for number in (0, 1, 2)) == [0, 1, 2]
+    with pytest.raises(BlobError):
+        await together(one(number) for number in range(20))
+    assert len(over) == 3 + 20
+
+
+async def test_the_same_picture_at_two_sites_is_two_pictures(site: Site) -> None:
+    north = await site.take()
+    south = await site.take(site="south", picture=await site.picture(url_of(north)), label="damaged")
+    rules = [RetentionRuleSettings(site="south", originals="90d")]
+    site.now = after(31)
+    await run(site.keeper(RetentionSettings(originals="30d", evidence="0d", rules=rules)))
+    assert (await site.has(north), await site.has(south)) == (False, True)
