@@ -10,7 +10,8 @@ import pytest
 from playwright.sync_api import Browser
 
 from eyeline.alerts import AlertService
-from eyeline.dashboard.pages.rules import condition_of, tree_of
+from eyeline.dashboard.pages.rules import tree_of
+from eyeline.dashboard.rules import condition_of
 from eyeline.stores.results import open_results
 from eyeline.stores.results.base import AlertQuery
 from tests.browsers import watched_page

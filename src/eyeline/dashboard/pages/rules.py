@@ -14,14 +14,14 @@ from eyeline.core.errors import BadRule, Conflict, InputError, NotFound
 from eyeline.core.pages import Page, principal_of
 from eyeline.core.settings import Counted, RuleSettings
 from eyeline.dashboard.pictures import Picture, known_labels, picture_of
+from eyeline.dashboard.rules import PARTS, condition_of, sentence
 from eyeline.dashboard.shell import Room, Shell, form_of
 
-#: The words of a rule that are one field of the form each, and the parts that a condition is made of.
+#: The words of a rule that are one field of the form each.
 WORDS: tuple[str, ...] = (
     *("name", "when", "severity", "count", "of", "within", "share", "among", "absent", "holds"),
     *("clear_after", "clear_share", "cooldown"),
 )
-PARTS = ("label", "score", "zone", "camera")
 SEVERITIES = ("info", "warning", "critical")
 
 
@@ -229,27 +229,8 @@ class RulesPage:
             notify=tuple(rule.notify),
             toml=self._sources.rules.toml(rule),
             version=version,
-            sentence=self.sentence(rule),
+            sentence=sentence(rule, self._shell.words),
         )
-
-    def sentence(self, rule: RuleSettings) -> str:
-        """The rule in words."""
-        kind = "absent" if rule.absent else "share" if rule.share is not None else "of" if rule.of else "within"
-        if kind == "within" and rule.count == 1:
-            kind = "once"
-        if kind == "share" and rule.of is None:
-            kind = "share_of_time"
-        values = {
-            "when": rule.when,
-            "count": rule.count,
-            "of": rule.of or "",
-            "within": rule.within,
-            "share": f"{(rule.share or 0) * 100:g} %",
-            "absent": rule.absent,
-            "severity": rule.severity,
-            "channels": ", ".join(rule.notify) or self._shell.words.say("rules.nobody"),
-        }
-        return self._shell.words.say(f"rules.sentence.{kind}", **values)
 
     def _line(self, rule: Mapping[str, Any]) -> Line:
         words, right = rule["rule"], rule["precision"]
@@ -259,7 +240,7 @@ class RulesPage:
             filed=rule["version"] is None,
             severity=words.get("severity", "warning"),
             when=str(words.get("when", "")),
-            sentence=self.sentence(RuleSettings.model_validate(words)) if readable else "",
+            sentence=sentence(RuleSettings.model_validate(words), self._shell.words) if readable else "",
             fired=rule["fired"],
             last_fired=rule["last_fired"],
             real=right["real"],
@@ -285,18 +266,6 @@ def tree_of(form: Mapping[str, str]) -> dict[str, Any]:
     if by := _ticked(form, "by."):
         tree["by"] = list(by)
     return tree
-
-
-def condition_of(parts: Mapping[str, str]) -> str:
-    """`label == 'damaged' and score >= 0.8`; the page's script makes the same."""
-    said = []
-    for part, value in parts.items():
-        if value and part == "score":
-            said.append(f"score >= {value}")
-        elif value:
-            quoted = value.replace("\\", "\\\\").replace("'", "\\'")
-            said.append(f"{part} == '{quoted}'")
-    return " and ".join(said)
 
 
 def _ticked(form: Mapping[str, str], prefix: str) -> tuple[str, ...]:
