@@ -49,9 +49,12 @@ def _quoted(value: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Carried:
-    """What of a search became a condition. `left`: the tokens that did not, each with the name of the reason."""
+    """What of a search became a condition. `today`: the tokens that stand for names of now alone; `left`: those that could
+    not be said, each with the name of the reason.
+    """
 
     when: str
+    today: tuple[str, ...]
     left: tuple[tuple[str, str], ...]
 
 
@@ -64,14 +67,18 @@ def carried(search: Search, *, sites: Iterable[str], cameras: Iterable[str]) -> 
     `cameras` of now that begin so.
     """
     known = {"site": sorted(set(sites)), "camera": sorted(set(cameras))}
-    said, left = [], []
+    said: list[str] = []
+    today: list[str] = []
+    left: list[tuple[str, str]] = []
     for token in search.tokens:
         condition = None if token.name in _LEFT else _condition(token.name, search.query, known)
         if condition is None:
             left.append((str(token), _LEFT.get(token.name, "begins")))
         else:
             said.append(condition)
-    return Carried(when=" and ".join(said), left=tuple(left))
+            if isinstance(getattr(search.query, token.name, None), Prefix):
+                today.append(str(token))
+    return Carried(when=" and ".join(said), today=tuple(today), left=tuple(left))
 
 
 def _condition(name: str, query: ResultQuery, known: Mapping[str, Iterable[str]]) -> str | None:

@@ -10,12 +10,14 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import Response
 
+from eyeline.core.clock import utcnow
 from eyeline.core.errors import BadRule, Conflict, InputError, NotFound
 from eyeline.core.pages import Page, principal_of
 from eyeline.core.settings import Counted, RuleSettings
 from eyeline.dashboard.pictures import Picture, known_labels, picture_of
-from eyeline.dashboard.rules import PARTS, condition_of, sentence
+from eyeline.dashboard.rules import PARTS, Carried, carried, condition_of, sentence
 from eyeline.dashboard.shell import Room, Shell, form_of
+from eyeline.stores.results.search import parse
 
 #: The words of a rule that are one field of the form each.
 WORDS: tuple[str, ...] = (
@@ -103,6 +105,9 @@ class Draft:
     sentence: str = ""
     wrong: Wrong | None = None
     trial: Trial | None = None
+    #: The search that it is made of, and what of it could be said.
+    search: str = ""
+    carried: Carried | None = None
 
 
 def _pages(shell: Shell) -> Sequence[Page]:
@@ -136,6 +141,8 @@ class RulesPage:
     async def edit(self, request: Request) -> Response:
         """The form of a rule that people made, or of a new one."""
         name = request.query_params.get("name", "")
+        if search := request.query_params.get("search"):
+            return await self._form(request, self._of_search(search))
         if not name:
             return await self._form(request, Draft(values={"when": request.query_params.get("when", "")[:2000]}))
         rule = await self._sources.rules.one(name, principal_of(request))
@@ -220,6 +227,14 @@ class RulesPage:
             first=tuple(first),
         )
         return Draft(**{**vars(draft), "trial": trial})
+
+    def _of_search(self, text: str) -> Draft:
+        """A rule that asks what a search of the audit asks. Raises InputError where it is no search."""
+        settings = self._sources.settings
+        cameras = [camera.name for camera in settings.cameras]
+        sites = {"default", *(site.name for site in settings.sites), *(camera.site for camera in settings.cameras)}
+        made = carried(parse(text, utcnow()), sites=sites, cameras=cameras)
+        return Draft(values={"when": made.when}, search=text, carried=made)
 
     def _draft(self, rule: RuleSettings, version: int) -> Draft:
         said = rule.model_dump(exclude_defaults=True)
