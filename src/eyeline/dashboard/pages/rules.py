@@ -197,6 +197,7 @@ class RulesPage:
             severities=SEVERITIES,
             groups=get_args(Counted),
             labels=await asyncio.to_thread(known_labels, settings),
+            zones=sorted({zone for line in settings.pipelines for step in line.steps for zone in step.zones}),
             cameras=[camera.name for camera in settings.cameras if who.sees(camera.site)],
         )
 
