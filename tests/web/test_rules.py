@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 
 from eyeline.alerts import AlertService
 from eyeline.alerts.expression import compile_condition
@@ -58,7 +58,7 @@ def test_a_rule_is_made_tried_saved_and_raises_an_alert(browser: Browser, full: 
         page.get_by_label("Name", exact=True).fill("carton seen")
         page.locator("[name=label]").fill("carton")
         page.get_by_label("score at least").fill("0.8")
-        assert page.locator("[name=when]").input_value() == "label == 'carton' and score >= 0.8"
+        expect(page.locator("[name=when]")).to_have_value("label == 'carton' and score >= 0.8")
         page.locator("[name=when]").fill("lable == 'carton' and score >= 0.8")
         page.get_by_label("tell log").check()
         page.route("**/v1/channels/log/test", lambda route: route.fulfill(json={"state": "delivered"}))
