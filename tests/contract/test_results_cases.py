@@ -11,7 +11,7 @@ import pytest
 from eyeline.core.cases import Decision, Decisive
 from eyeline.core.ids import uuid7
 from eyeline.stores.results import open_results
-from eyeline.stores.results.base import AlertQuery, AlertRow, Decided, ResultStore
+from eyeline.stores.results.base import AlertHour, AlertQuery, AlertRow, Decided, ResultStore
 
 NOON = datetime(2026, 3, 4, 12, 0, 0, 250_000, tzinfo=UTC)
 
@@ -179,3 +179,17 @@ async def test_alerts_are_found_by_what_is_asked(store: ResultStore) -> None:
     await decide(store, first, "resolve", disposition="false")
     assert await found(states=["resolved"]) == await found(disposition="false") == [first.id]
     assert await found(states=["open", "acknowledged"]) == [second.id]
+
+
+async def test_alerts_are_counted_by_the_hour_in_which_they_were_opened(store: ResultStore) -> None:
+    for minutes in (0, 59, 60, -61):
+        await opened(store, opened_at=NOON + timedelta(minutes=minutes))
+    await opened(store, site="south", body={"label": "dent"})
+    noon = AlertHour(rule="dents", camera="belt-1", site="north", start=NOON.replace(microsecond=0), count=2)
+    later = replace(noon, start=noon.start + timedelta(hours=1), count=1)
+    since = NOON + timedelta(minutes=40)  # the whole of its hour counts
+    found = await store.alert_hours(since=since, sites=["north"])
+    assert sorted(found, key=lambda hour: hour.start) == [noon, later]
+    everywhere = await store.alert_hours(since=since)
+    assert replace(noon, site="south", camera=None, count=1) in everywhere
+    assert len(everywhere) == 3

@@ -38,11 +38,15 @@ async def test_a_version_is_promoted_after_its_check_and_a_bad_one_changes_nothi
         tree: dict[str, Any] = {"inference": {"url": server.url, "models": str(models)}}
         servers = Servers(settings_for(tmp_path / "data", **tree).inference)
         async with running(tmp_path / "data", options={"servers": servers}, **tree) as here:
+            fingerprints: set[str] = set()
 
             async def states() -> dict[str, str]:
                 listed = (await here.client.get("/v1/models")).json()
                 mine = next(model for model in listed["models"] if model["name"] == "brightness")
                 (serving,) = listed["servers"]
+                (one,) = serving["models"]
+                fingerprints.add(one["fingerprint"])
+                assert (one["runtime"], one["precision"]) == ("onnxruntime", "f32")
                 versions = {version["version"]: version["state"] for version in mine["versions"]}
                 return versions | {"served": serving["models"][0]["version"].partition("+")[0]}
 
@@ -61,6 +65,7 @@ async def test_a_version_is_promoted_after_its_check_and_a_bad_one_changes_nothi
             back = await here.client.post(f"{path}/rollback", json=WHY, timeout=120)
             assert back.status_code == 200
             assert (await states())["served"] == "1.0.0"
+            assert len(fingerprints) == 2, "each version answers otherwise, and the same one as before"
             assert (await here.client.post(f"{path}/rollback", json=WHY)).status_code == 409
             for version in ("9.9.9", "../2.0.0", "2.0.0\x00"):
                 assert (await here.client.post(f"{path}/promote", json={"version": version} | WHY)).status_code == 404

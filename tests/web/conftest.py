@@ -45,7 +45,7 @@ PAGES = (
     Visit("/system", "System", "empty"),
     Visit("/rules", "Rules"),
     Visit("/rules", "Rules", "empty"),
-    Visit("/rules/edit", "New rule"),
+    Visit("/rules/edit?search=camera:belt-*+by:<img>", "New rule"),
     Visit("/rules/edit?name=nothing", "Not found", "missing", 404),
     Visit("/report", "Shift report"),
     Visit("/report", "Shift report", "empty"),

@@ -1,14 +1,19 @@
 """The inbox in a real browser: every decision by key and by button, undone by a toast; nothing moves while it is read."""
 
 import re
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from io import BytesIO
 
 from playwright.sync_api import Page, expect
 from pypdf import PdfReader
 
-from eyeline.stores.results.base import AlertRow
+from eyeline.core.clock import utcnow
+from eyeline.dashboard.cases import alert_view
+from eyeline.dashboard.pages.alerts import HOURS, grouped
+from eyeline.stores.results.base import AlertHour, AlertRow, RuleRow
 from tests.browsers import Watched
-from tests.dashboards import Site
+from tests.dashboards import HOSTILE, Site, made_alert, made_result
 
 
 def _open(watched: Watched, row: AlertRow) -> Page:
@@ -58,6 +63,89 @@ def test_buttons_notes_and_names_do_the_same(page: Watched, full: Site) -> None:
     expect(shown.locator(".timeline")).to_contain_text("Note: glue on the belt")
     expect(shown.locator("#detail")).to_contain_text("Ana looks after it")
     expect(shown.locator("#detail")).to_contain_text("silent until")
+
+
+def test_an_alert_is_acknowledged_with_a_note_muted_and_opened_in_review_by_keys(page: Watched, full: Site) -> None:
+    row = full.alert(full.result("belt-03"), rule=f"loud {HOSTILE}")
+    shown = _open(page, row)
+    shown.keyboard.press("Shift+A")
+    shown.keyboard.type("it is the light again")
+    shown.keyboard.press("Enter")
+    expect(shown.locator("#detail .status[data-f=status]")).to_contain_text("Acked")
+    shown.keyboard.press("Escape")
+    shown.keyboard.press("Shift+M")
+    shown.keyboard.type("the lamp is replaced at noon")
+    shown.locator("#mute select").select_option("8")
+    shown.keyboard.press("Tab")
+    shown.locator("#mute button").press("Enter")
+    expect(shown.locator(".toast").last).to_contain_text("Muted: loud")
+    [silence] = [each for each in full.run(full.results.silences(utcnow())) if each.rule == row.rule]
+    assert (silence.site, silence.camera, silence.reason) == (row.site, "belt-03", "the lamp is replaced at noon")
+    assert silence.until is not None
+    assert timedelta(hours=7) < silence.until - utcnow() <= timedelta(hours=8)
+    shown.reload()
+    expect(shown.locator(".timeline")).to_contain_text("Acknowledged: it is the light again")
+    expect(shown.locator("#detail")).to_contain_text("the lamp is replaced at noon. What it sees is recorded")
+    shown.get_by_role("button", name="Unmute").click()
+    expect(shown.get_by_role("button", name="Unmute")).to_have_count(0)
+    assert not [each for each in full.run(full.results.silences(utcnow())) if each.rule == row.rule]
+    expect(shown.locator("#fresh")).to_have_attribute("data-state", "live")
+    shown.keyboard.press("v")
+    shown.wait_for_url(f"**/review?id={row.result_id}")
+
+
+def test_a_rule_is_muted_by_a_form_which_wants_a_reason(full: Site) -> None:
+    row = full.alert(full.result("belt-03"), rule="quiet")
+    with full.client() as client:
+        path = f"/alerts/{row.id}"
+        for form in ({"reason": " ", "hours": "1"}, {"reason": "why not", "hours": "9999"}):
+            assert client.post(f"{path}/mute", data=form).status_code == 400
+        assert client.post(f"{path}/mute", data={"reason": HOSTILE, "hours": "1"}).status_code == 303
+        [told] = [each for each in client.get("/v1/silences").json()["silences"] if each["rule"] == "quiet"]
+        assert (told["reason"], told["camera"]) == (HOSTILE, "belt-03")
+        shown = client.get("/alerts", params={"alert": row.id}).text
+        assert (HOSTILE in shown, f'name="silence" value="{told["id"]}"' in shown) == (False, True)
+        assert client.post(f"{path}/unmute", data={"silence": "nobody"}).status_code == 404
+        assert client.post(f"{path}/unmute", data={"silence": told["id"]}).status_code == 303
+        assert "quiet" not in {each["rule"] for each in client.get("/v1/silences").json()["silences"]}
+
+
+def test_the_rule_is_told_as_it_was_when_it_raised_the_alert(full: Site) -> None:
+    result = full.result("belt-03")
+    versions: list[tuple[int, dict[str, object]]] = [
+        (2, {"when": "score > 0.25"}),
+        (1, {"share": "?"}),
+        (0, {"count": 3}),
+    ]
+    for version, (hours, body) in enumerate(versions, 1):
+        at = result.captured_at - timedelta(hours=hours, minutes=-1)
+        words = {"name": "changing", "when": "score > 0.5", **body}
+        assert full.run(full.results.add_rule(RuleRow(name="changing", version=version, at=at, by="ana", body=words)))
+    then = [
+        full.alert(result, rule="changing", opened_at=result.captured_at - timedelta(minutes=ago)) for ago in (90, 30)
+    ]
+    then += [full.alert(result, rule="filed"), full.alert(result, rule="of nobody")]
+    with full.client() as client:
+        pages = [client.get("/alerts", params={"alert": row.id}).text for row in then]
+    told = [re.findall(r"<dt>Rule</dt><dd>(.*?)</dd>", page) for page in pages]
+    assert told[0] == ["When an image shows score &gt; 0.25, raise warning and tell nobody."]
+    assert told[1] == ["score &gt; 0.5"], "what this release cannot read is told as it was kept"
+    assert told[2] == [
+        "When an image shows label == &#39;carton&#39; and score &gt;= 0.8, raise critical and tell nobody."
+    ]
+    assert told[3] == []
+
+
+def test_a_group_shows_when_its_alerts_were_opened() -> None:
+    now = datetime(2026, 1, 31, 12, 30, tzinfo=UTC)
+    row = made_alert(made_result("belt-01", "north", at=now))
+    since = now - timedelta(hours=HOURS - 1)
+    hour = AlertHour(rule=row.rule, camera="belt-01", site="north", start=now.replace(minute=0), count=3)
+    hours = [hour, replace(hour, start=hour.start - timedelta(hours=23), count=1), replace(hour, camera="belt-02")]
+    [group] = grouped([alert_view(row)], hours, since)
+    assert (group.hours[0], group.hours[-1], group.day) == (1, 3, 4)
+    points = group.line.split()
+    assert (len(points), points[0], points[1], points[-1]) == (24, "1.0,15.3", "5.1,22.0", "95.0,2.0")
 
 
 def test_many_are_ticked_by_key_and_resolved_together(page: Watched, full: Site) -> None:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -13,7 +14,8 @@ from eyeline.core.clock import utcnow
 from eyeline.gateway.auth import new_key
 from eyeline.gateway.passwords import HASHER
 from eyeline.gateway.recorder import rows_of
-from eyeline.stores.results.base import KeyRow, SeriesRow, UserRow
+from eyeline.inference.servers import About, Servers
+from eyeline.stores.results.base import KeyRow, ReplicaRow, SeriesRow, UserRow
 from tests.browsers import SCHEMES, WIDTHS, Watched, watched_page
 from tests.dashboards import HOSTILE, SITES, Site, cameras, dashboard, fill, settings_of
 from tests.fake_models import write_brightness_bundle
@@ -204,6 +206,37 @@ def test_a_version_is_promoted_by_typing_its_models_name_with_a_reason(visitor: 
     expect(row.get_by_text("Live")).to_be_visible()
     expect(page.locator(".timeline")).to_contain_text("brightness 1.0.0 → 2.0.0, ana: trained on the new belt")
     expect(page.get_by_role("button", name="Roll back")).to_be_visible()
+
+
+def test_replicas_that_answer_otherwise_are_shown_beside_each_other(
+    page: Watched, full: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = {"version": "1.0.0+ab", "runtime": "onnxruntime", "precision": "fp32", "fingerprint": "f" * 64}
+    odd = facts | {"precision": "int8", "fingerprint": "e" * 64}
+    told = [
+        About(url=f"http://{name}", models=({"name": HOSTILE} | said,)) for name, said in (("a", facts), ("b", odd))
+    ]
+
+    async def compared(_: Servers) -> list[About]:
+        return [*told, About(url="http://c", error="away")]
+
+    monkeypatch.setattr(Servers, "compared", compared)
+    row: dict[str, Any] = {"host": "old", "pid": 7, "started_at": utcnow(), "seen_at": utcnow()}
+    for role, release in (("worker", "0.0.1"), ("gateway", "0.0.2")):
+        full.run(full.results.report_replica(ReplicaRow(id=f"{role}@old:7", role=role, version=release, **row)))
+    page.page.goto("/models")
+    parity = page.page.locator("#parity")
+    expect(parity).to_contain_text("≠ The servers differ in 2 facts")
+    expect(parity).to_contain_text("http://c gives no answer: away")
+    expect(parity).to_contain_text("worker@old:7")
+    shown = parity.get_by_role("group", name="Where the servers differ").locator("tbody tr")
+    assert shown.all_inner_texts() == [
+        f"{HOSTILE}\tprecision\tfp32\t≠ int8",
+        f"{HOSTILE}\tfingerprint\t{'f' * 12}\t≠ {'e' * 12}",
+    ]
+    page.page.set_viewport_size({"width": 390, "height": 900})
+    assert [each["id"] for each in Axe().run(page.page, context="#parity").response["violations"]] == []
+    assert page.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
 
 
 def test_charts_have_numbers_in_their_titles_data_as_a_table_and_ranges_have_keys(visitor: Watched) -> None:

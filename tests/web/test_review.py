@@ -1,9 +1,12 @@
 """People decide on pictures in a real browser: by keys alone, by mouse, by fields; and nothing they decided is lost."""
 
 import io
+import json
 import re
+import sys
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pypdf
@@ -14,7 +17,7 @@ from eyeline.core.clock import utcnow
 from eyeline.core.types import Result
 from eyeline.stores.results.review import Doubt
 from tests.browsers import Watched, watched_page
-from tests.dashboards import CORRECTED, HOSTILE, Site, dashboard, detection, made_result, settings_of
+from tests.dashboards import CORRECTED, HOSTILE, ITEM, Site, dashboard, detection, made_result, settings_of
 
 SITES = [{"name": "north", "timezone": "Europe/Berlin"}]
 
@@ -187,6 +190,65 @@ def test_a_search_is_typed_narrowed_and_says_what_excluded_everything(page: Watc
     tab.wait_for_selector("#words option", state="attached")
     words = tab.locator("#words option").evaluate_all("found => found.map(each => each.value)")
     assert words[:2] == ["camera:belt-01", "camera:belt-02"]
+
+
+def test_a_search_is_narrowed_by_hand_exported_and_made_a_rule(page: Watched, full: Site) -> None:
+    tab, now = page.page, utcnow()
+    for minutes in (0, 60, 120):
+        full.result("belt-01", ref="narrow", at=now - timedelta(minutes=minutes))
+    tab.goto("/audit?q=ref:narrow+score:>=0.5&cols=ref,found")
+    rows, brush = tab.locator("#results tbody tr"), tab.locator("#brush[tabindex]")
+    tab.wait_for_selector("#brush[tabindex]")
+    tab.keyboard.press("h")
+    for key, told in (
+        ("ArrowLeft", "1 result, "),
+        ("Shift+ArrowRight", "1 result, "),
+        ("Shift+ArrowLeft", "1 result, "),
+    ):
+        tab.keyboard.press(key)
+        assert tab.locator("#brushed").inner_text().startswith(told)
+    tab.keyboard.press("Enter")
+    tab.wait_for_url(re.compile("from.*cols=ref"))
+    assert rows.count() == 1
+    tab.go_back()
+    tab.wait_for_selector("#brush[tabindex]")
+    box = brush.bounding_box()
+    assert box is not None
+    tab.mouse.move(box["x"] + 2, box["y"] + 50)
+    tab.mouse.down()
+    tab.mouse.move(box["x"] + box["width"] * 0.75, box["y"] + 20, steps=3)
+    assert tab.locator("#brushed").inner_text().startswith("2 results, ")
+    tab.mouse.up()
+    tab.wait_for_url(re.compile("from"))
+    assert rows.count() == 2
+    with tab.expect_download() as waited:
+        tab.get_by_role("link", name="Export CSV").click()
+    assert waited.value.suggested_filename == "results.csv"
+    assert waited.value.path().read_text().count("narrow") == 2
+    tab.wait_for_selector("#brush[tabindex]")
+    tab.keyboard.press("n")
+    tab.wait_for_url(re.compile("/rules/edit"))
+    assert tab.locator("[name=when]").input_value() == "ref == 'narrow' and score >= 0.5"
+    assert re.findall("(from|until):20", tab.locator("#carried li").all_inner_texts().__str__()) == ["from", "until"]
+
+
+def test_an_export_is_recorded_and_says_what_is_missing(full: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {"format": "csv", "limit": "2", "q": f"ref:{ITEM}"}
+    with full.client() as client:
+        assert client.get("/v1/results/export", params=asked).text.count(ITEM) == 2
+        said = [json.loads(row.body or b"{}") for row in full.run(full.results.unsealed(1000, bodies=True))]
+        [export] = [each for each in said if each.get("what") == "export" and each.get("limit") == 2]
+        assert (export["format"], export["q"]) == ("csv", f"ref:{ITEM}")
+        assert "format=parquet" in client.get("/audit").text
+        monkeypatch.setattr("eyeline.dashboard.pages.audit.parquet_here", lambda: False)
+        page = client.get("/audit").text
+        assert ("format=parquet" in page, "Parquet needs pip install &#39;eyeline[parquet]&#39;" in page) == (
+            False,
+            True,
+        )
+        monkeypatch.setitem(sys.modules, "pyarrow", None)
+        refused = client.get("/v1/results/export", params=asked | {"format": "parquet"})
+        assert (refused.status_code, "eyeline[parquet]" in refused.json()["detail"]) == (400, True)
 
 
 def test_a_thing_is_followed_and_its_first_damage_is_marked(page: Watched) -> None:

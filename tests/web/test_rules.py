@@ -7,12 +7,16 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 
+from eyeline.alerts.expression import compile_condition
 from eyeline.alerts.service import AlertService
-from eyeline.dashboard.pages.rules import condition_of, tree_of
+from eyeline.core.clock import utcnow
+from eyeline.dashboard.pages.rules import tree_of
+from eyeline.dashboard.rules import carried, condition_of
 from eyeline.stores.results import open_results
 from eyeline.stores.results.base import AlertQuery
+from eyeline.stores.results.search import parse
 from tests.browsers import watched_page
 from tests.dashboards import Site
 from tests.system import until
@@ -54,7 +58,7 @@ def test_a_rule_is_made_tried_saved_and_raises_an_alert(browser: Browser, full: 
         page.get_by_label("Name", exact=True).fill("carton seen")
         page.locator("[name=label]").fill("carton")
         page.get_by_label("score at least").fill("0.8")
-        assert page.locator("[name=when]").input_value() == "label == 'carton' and score >= 0.8"
+        expect(page.locator("[name=when]")).to_have_value("label == 'carton' and score >= 0.8")
         page.locator("[name=when]").fill("lable == 'carton' and score >= 0.8")
         page.get_by_label("tell log").check()
         page.route("**/v1/channels/log/test", lambda route: route.fulfill(json={"state": "delivered"}))
@@ -115,6 +119,32 @@ def test_the_same_without_scripts_and_in_toml(full: Site) -> None:
 )
 def test_a_condition_is_made_of_its_parts(parts: dict[str, str], condition: str) -> None:
     assert condition_of(parts) == condition
+
+
+@pytest.mark.parametrize(
+    ("search", "when", "left"),
+    [
+        ("label:dent score:<0.5 camera:dock-1", "label == 'dent' and score < 0.5 and camera == 'dock-1'", {}),
+        ("camera:dock-* site:le*", "camera in ('dock-1', 'dock-2') and site == 'leeds'", {}),
+        ("score:0.3..0.5 status:completed", "score >= 0.3 and score < 0.5 and status == 'completed'", {}),
+        ('ref:"it\'s \\"7\\"" code:4006', "ref == 'it\\'s \"7\"' and '4006' in codes", {}),
+        ("ref:PAL-* camera:none* pipeline:p", "pipeline == 'p'", {"ref:PAL-*": "begins", "camera:none*": "begins"}),
+        (
+            "verdict:rejected by:ana model:1.4.2 from:-2h until:2036-01-01",
+            "",
+            {"verdict:rejected": "judged", "by:ana": "judged", "model:1.4.2": "model", "from:-2h": "time"}
+            | {"until:2036-01-01": "time"},
+        ),
+    ],
+)
+def test_a_search_becomes_a_condition_and_what_cannot_be_said_is_told(
+    search: str, when: str, left: dict[str, str]
+) -> None:
+    made = carried(parse(search, utcnow()), sites={"leeds", "north"}, cameras=["dock-2", "dock-1", "belt"])
+    assert (made.when, dict(made.left)) == (when, left)
+    assert made.today == (("camera:dock-*", "site:le*") if "dock-*" in search else ())
+    if when:
+        compile_condition(when)
 
 
 def test_empty_fields_say_nothing() -> None:

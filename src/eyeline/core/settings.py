@@ -162,7 +162,7 @@ STEP_WORDS: dict[str, tuple[str, ...]] = {
     "model": ("model", "on", "min_score", "margin", "roi", "unsure_of", "unsure"),
     "barcodes": ("on", "formats"),
     "quality": ("dark", "over_exposed", "blurred", "reject"),
-    "region": ("on", "inside", "outside"),
+    "region": ("on", "inside", "outside", "zones"),
     "track": ("on", "sure", "min_frames", "lost_after"),
 }
 
@@ -188,6 +188,9 @@ class StepSettings(Section):
     reject: bool = Field(default=False, description="what is dark, over-exposed or blurred gets a failed result")
     inside: list[Polygon] = Field([], description="polygons (shares of the picture) in which a box's middle must lie")
     outside: list[Polygon] = Field([], description="polygons in which it must not lie")
+    zones: dict[Name, Polygon] = Field(
+        {}, description="named polygons: a box has the `zone` of the first in which its middle lies (`zone` in rules)"
+    )
     sure: Share = Field(
         0.5, description="the score from which a box may begin an item; weaker ones only go on with one"
     )
@@ -206,8 +209,10 @@ class StepSettings(Section):
             )
         if (self.kind == "model") != bool(self.model):
             raise ValueError(f'step {self.name!r} names no model; write model = "NAME", or its kind')
-        if self.kind == "region" and not self.inside and not self.outside:
-            raise ValueError(f"step {self.name!r} keeps everything; give it `inside` or `outside` polygons")
+        if self.kind == "region" and not (self.inside or self.outside or self.zones):
+            raise ValueError(
+                f"step {self.name!r} keeps everything; give it `inside` or `outside` polygons, or `zones` to name"
+            )
         if self.kind == "track" and self.on is None:
             raise ValueError(f'step {self.name!r} follows nothing; write on = "the step that finds the things"')
         if self.roi is not None and (self.on is not None or self.roi[0] >= self.roi[2] or self.roi[1] >= self.roi[3]):

@@ -16,11 +16,11 @@ from starlette.responses import StreamingResponse
 
 from eyeline.core.cells import safe_cell
 from eyeline.core.clock import isoformat
-from eyeline.core.errors import InputError
+from eyeline.core.errors import InputError, Overloaded
 from eyeline.core.types import Classification, Detection, Result
 from eyeline.gateway.datasets import Coco, Yolo, YoloMasks, labels_said
 from eyeline.gateway.parquet import Parquet
-from eyeline.stores.results.base import ResultQuery, ResultStore
+from eyeline.stores.results.base import Action, ResultQuery, ResultStore
 
 COLUMNS = (
     "id", "status", "reason", "site", "camera", "pipeline", "ref", "captured_at", "received_at", "completed_at",
@@ -92,6 +92,9 @@ class Csv:
         """Nothing is held."""
 
 
+#: Exports that one gateway writes at a time; each holds a page of results, and maybe a file.
+AT_ONCE = 4
+
 EXPORTS: dict[str, type[Export]] = {
     "jsonl": JsonLines,
     "csv": Csv,
@@ -102,31 +105,45 @@ EXPORTS: dict[str, type[Export]] = {
 }
 
 
-def export(results: ResultStore, query: ResultQuery, format: str) -> StreamingResponse:  # noqa: A002
-    """All results of the query, newest first, as a download. Raises InputError where the format cannot be written here."""
-    if format not in EXPORTS:
-        raise InputError(f"no export is called {format!r}; there are: {', '.join(EXPORTS)}")
-    made = EXPORTS[format]()
-    headers = {
-        "Content-Disposition": f'attachment; filename="results.{made.ending}"',
-        "X-Content-Type-Options": "nosniff",
-    }
-    return StreamingResponse(_pages(results, query, made), media_type=made.media_type, headers=headers)
+class Exporter:
+    """Writes exports of one store, a few at a time."""
 
+    def __init__(self, results: ResultStore) -> None:
+        self._results = results
+        self._places = asyncio.Semaphore(AT_ONCE)
 
-async def _pages(results: ResultStore, query: ResultQuery, made: Export) -> AsyncIterator[bytes]:
-    cursor = query.cursor
-    try:
-        while True:
-            page, cursor = await results.find(replace(query, cursor=cursor))
-            yield await asyncio.to_thread(made.rows, page)
-            if cursor is None:
-                break
-        rest = made.end()
-        while chunk := await asyncio.to_thread(next, rest, b""):
-            yield chunk
-    finally:
-        made.close()
+    async def export(self, query: ResultQuery, format: str, most: int | None, asked: Action) -> StreamingResponse:  # noqa: A002
+        """The results of the query, newest first (`most`: at most so many), as a download; `asked` is in the audit before
+        the first of them. Raises InputError where the format cannot be written here, Overloaded.
+        """
+        if format not in EXPORTS:
+            raise InputError(f"no export is called {format!r}; there are: {', '.join(EXPORTS)}")
+        if self._places.locked():
+            raise Overloaded(f"{AT_ONCE} exports are being written already; try again in a minute", retry_after=60.0)
+        made = EXPORTS[format]()
+        await self._results.record_action(asked)
+        headers = {
+            "Content-Disposition": f'attachment; filename="results.{made.ending}"',
+            "X-Content-Type-Options": "nosniff",
+        }
+        return StreamingResponse(self._pages(query, made, most), media_type=made.media_type, headers=headers)
+
+    async def _pages(self, query: ResultQuery, made: Export, most: int | None) -> AsyncIterator[bytes]:
+        cursor, left = query.cursor, most
+        async with self._places:
+            try:
+                while True:
+                    limit = query.limit if left is None else min(query.limit, left)
+                    page, cursor = await self._results.find(replace(query, cursor=cursor, limit=limit))
+                    yield await asyncio.to_thread(made.rows, page)
+                    left = None if left is None else left - len(page)
+                    if cursor is None or left == 0:
+                        break
+                rest = made.end()
+                while chunk := await asyncio.to_thread(next, rest, b""):
+                    yield chunk
+            finally:
+                made.close()
 
 
 def _cells(result: Result) -> list[object]:

@@ -93,7 +93,7 @@ async def catalogue(settings: Settings, results: ResultStore, servers: Servers |
     """What is installed, what each server serves, and what was promoted by whom; for the API and the page."""
     return {
         "models": await asyncio.to_thread(_with_versions, settings),
-        "servers": await servers.about() if servers else [],
+        "servers": await servers.compared() if servers else [],
         "history": await _history(results),
     }
 

@@ -14,11 +14,11 @@ from eyeline.core.clock import parse_time, utcnow
 from eyeline.core.errors import InputError, NotFound
 from eyeline.core.telemetry import printable
 from eyeline.core.types import VERDICTS, Result
-from eyeline.gateway.export import export
+from eyeline.gateway.export import Exporter
 from eyeline.gateway.images import View, picture
 from eyeline.gateway.replies import reply
 from eyeline.gateway.state import State, allowed, checked_id, unknown_id
-from eyeline.stores.results.base import Ended, ResultQuery, Word
+from eyeline.stores.results.base import Action, Ended, ResultQuery, Word
 from eyeline.stores.results.search import LONGEST, Search, parse
 
 Caller = Annotated[Principal, Depends(allowed("read"))]
@@ -100,7 +100,8 @@ class Offered(BaseModel):
 class Exported(Filters):
     """An export."""
 
-    format: str = Field("jsonl", description="jsonl, csv, parquet, coco, yolo or yolo-seg")
+    format: str = Field("jsonl", max_length=40, description="jsonl, csv, parquet, coco, yolo or yolo-seg")
+    limit: int | None = Field(None, ge=1, description="at most so many results, the newest; none: all")
 
 
 class Pictured(BaseModel):
@@ -116,6 +117,7 @@ class Pictured(BaseModel):
 def routes(state: State) -> APIRouter:
     """The routes of results. The export stands before `{id}`, which would swallow it."""
     router = APIRouter(tags=["results"])
+    exporter = Exporter(state.results)
 
     @router.get("/v1/results", summary="Results, newest first")
     async def listed(who: Caller, wanted: Annotated[Listed, Query()]) -> Response:
@@ -126,7 +128,8 @@ def routes(state: State) -> APIRouter:
 
     @router.get("/v1/results/export", summary="All matching results as a file")
     async def exported(who: Caller, wanted: Annotated[Exported, Query()]) -> StreamingResponse:
-        return export(state.results, wanted.query(who, None, 500), wanted.format)
+        asked = Action(what="export", by=who.name, body={"sites": who.sites, **wanted.model_dump(exclude_none=True)})
+        return await exporter.export(wanted.query(who, None, 500), wanted.format, wanted.limit, asked)
 
     @router.get("/v1/results/summary", summary="How many results a search finds, and when they were captured")
     async def summary(who: Caller, wanted: Annotated[Searched, Query()]) -> Response:

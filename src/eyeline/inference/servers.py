@@ -1,10 +1,10 @@
 """All inference servers of `inference.url`, one by one: what each serves, and having each load a model anew."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from eyeline.core.errors import InferenceUnavailable, InputError
+from eyeline.core.errors import ConfigError, InferenceUnavailable, InputError
 from eyeline.core.settings import InferenceSettings, mask
 from eyeline.inference.client import InferenceClient
 from eyeline.inference.replicas import urls_of
@@ -22,7 +22,7 @@ class Loaded:
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """A server and what its models did since they were loaded; `error` where it gives no answer."""
+    """A server, what its models are and what they did since they were loaded; `error` where it gives no answer."""
 
     url: str
     models: tuple[dict[str, Any], ...] = ()
@@ -44,6 +44,10 @@ class Servers:
         """What each says of itself."""
         return await asyncio.gather(*(_about(url, client) for url, client in self._clients.items()))
 
+    async def compared(self) -> list[About]:
+        """The same, each model with its runtime, precision and fingerprint: whether all of them answer alike."""
+        return await asyncio.gather(*(_identified(url, client) for url, client in self._clients.items()))
+
     async def close(self) -> None:
         """Give back connections. Idempotent."""
         await asyncio.gather(*(client.close() for client in self._clients.values()))
@@ -63,6 +67,21 @@ async def _about(url: str, client: InferenceClient) -> About:
         return About(url=url, models=tuple(map(_summed, await client.statistics())))
     except InferenceUnavailable as error:
         return About(url=url, error=str(error))
+
+
+async def _identified(url: str, client: InferenceClient) -> About:
+    about = await _about(url, client)
+    models = await asyncio.gather(*(_identity(client, model) for model in about.models))
+    return replace(about, models=tuple(models))
+
+
+async def _identity(client: InferenceClient, model: dict[str, Any]) -> dict[str, Any]:
+    try:
+        served = await client.model(model["name"])
+    except (InferenceUnavailable, ConfigError):  # gone meanwhile, or of a server that tells less
+        return model
+    known = {"runtime": served.ref.runtime, "precision": served.ref.precision, "fingerprint": served.fingerprint}
+    return model | known
 
 
 def _summed(row: dict[str, Any]) -> dict[str, Any]:

@@ -140,7 +140,8 @@ def _step(step: StepSettings, contracts: Mapping[str, ModelContract]) -> Step:
             return QualityStep(step.name, step.dark, step.over_exposed, step.blurred, step.reject)
         case "region":
             inside, outside = ([tuple(polygon) for polygon in each] for each in (step.inside, step.outside))
-            return RegionStep(step.name, step.on, tuple(inside), tuple(outside))
+            zones = tuple((name, tuple(polygon)) for name, polygon in step.zones.items())
+            return RegionStep(step.name, step.on, tuple(inside), tuple(outside), zones)
     return PlannedStep(
         step.name,
         step.model,

@@ -1,8 +1,9 @@
-"""Regions of interest: which boxes count by where their middle lies, and which part of a picture a model is shown."""
+"""Regions of interest: which boxes count by where their middle lies, and what the place is called."""
 
 from collections.abc import Sequence
 
 import msgspec
+from msgspec.structs import replace
 
 from eyeline.core.types import Detection
 
@@ -11,26 +12,31 @@ Polygon = tuple[tuple[float, float], ...]
 
 
 class RegionStep(msgspec.Struct, frozen=True):
-    """Keep what lies in any polygon of `inside` (none: everywhere) and in none of `outside`. `on`: of that step alone."""
+    """Keep what lies in any polygon of `inside` (none: everywhere) and in none of `outside`, and give it the name of the
+    first of `zones` in which it lies. `on`: of that step alone.
+    """
 
     name: str
     on: str | None = None
     inside: tuple[Polygon, ...] = ()
     outside: tuple[Polygon, ...] = ()
+    zones: tuple[tuple[str, Polygon], ...] = ()
 
 
 def kept(detections: Sequence[Detection], step: RegionStep, width: int, height: int) -> list[Detection]:
-    """The detections of an upright original of that size that stay, in their order."""
-    return [
-        found
-        for found in detections
-        if (step.on is not None and found.step != step.on) or _counts(found, step, width, height)
-    ]
+    """The detections of an upright original of that size that stay, in their order, each with its `zone` where it has one."""
+    stay = []
+    for found in detections:
+        x, y = (found.box[0] + found.box[2]) / 2 / width, (found.box[1] + found.box[3]) / 2 / height
+        if step.on is not None and found.step != step.on:
+            stay.append(found)
+        elif _counts(step, x, y):
+            zone = next((name for name, polygon in step.zones if contains(polygon, x, y)), None)
+            stay.append(found if zone is None else replace(found, attributes={**found.attributes, "zone": zone}))
+    return stay
 
 
-def _counts(found: Detection, step: RegionStep, width: int, height: int) -> bool:
-    x = (found.box[0] + found.box[2]) / 2 / width
-    y = (found.box[1] + found.box[3]) / 2 / height
+def _counts(step: RegionStep, x: float, y: float) -> bool:
     inside = not step.inside or any(contains(polygon, x, y) for polygon in step.inside)
     return inside and not any(contains(polygon, x, y) for polygon in step.outside)
 

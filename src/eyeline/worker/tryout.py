@@ -131,6 +131,8 @@ def _drawn(pixels: Pixels, said: Said, original: tuple[int, int]) -> Pixels:
             for good, polygons in ((True, step.inside), (False, step.outside)):
                 for polygon in polygons:
                     pixels = outline(pixels, polygon, good=good)
+            for _, polygon in step.zones:
+                pixels = outline(pixels, polygon, good=True)
             return overlay(pixels, found.detections, original=original)
         case CodesStep():
             return overlay(pixels, codes=found.codes, original=original)

@@ -113,6 +113,7 @@ def test_pipelines_that_were_written_out_in_full_can_be_read_again() -> None:
         ([{"name": "a", "kind": "barcodes", "margin": 0.2}], "'margin' says nothing"),
         ([{"name": "a"}], "names no model"),
         ([FIND, {"name": "a", "kind": "region"}], "keeps everything"),
+        ([{"name": "a", "kind": "barcodes", "zones": {"b": [[0, 0], [1, 0], [1, 1]]}}], "'zones' says nothing"),
         ([FIND, {"name": "a", "kind": "track"}], "follows nothing"),
         ([{"name": "a", "model": "small", "roi": [0.5, 0.0, 0.4, 1.0]}], "left, top, right, bottom"),
         ([FIND, {"name": "a", "model": "small", "unsure_of": "find", "unsure": [0.7, 0.3]}], "the lower one first"),

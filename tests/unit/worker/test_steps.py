@@ -306,6 +306,15 @@ async def test_boxes_outside_a_region_are_shown_to_no_later_model(desk: Make) ->
     assert [len(given) for model, given in bench.table.seen if model == "namer"] == [1]
 
 
+async def test_a_zone_stands_beside_what_later_models_say_and_rules_can_ask_for_it(desk: Make) -> None:
+    lanes = StepSettings(name="lanes", kind="region", zones={"lane-1": [(0, 0), (0.5, 0), (0.5, 1), (0, 1)]})
+    bench = desk([FIND, lanes, NAME], finder=lambda _: {"boxes": yolov8(LEFT, RIGHT)}, namer=brightness)
+    found = await bench.run()
+    assert [each.attributes.get("zone") for each in found.detections] == ["lane-1", None]
+    assert ["classifications" in each.attributes for each in found.detections] == [True, True]
+    assert found.said == {"lanes": {"dropped": 0}}
+
+
 async def test_a_quality_step_rejects_before_any_model_is_asked(desk: Make) -> None:
     gate = StepSettings(name="gate", kind="quality", dark=0.2, reject=True)
     bench = desk([gate, FIND], finder=lambda _: {"boxes": yolov8(LEFT)})

@@ -16,16 +16,27 @@ from starlette.responses import Response
 
 from eyeline.core.access import Principal
 from eyeline.core.cases import DECISIONS, Decision, Disposition, State
-from eyeline.core.clock import utcnow
-from eyeline.core.errors import Conflict, InputError
+from eyeline.core.clock import isoformat, utcnow
+from eyeline.core.errors import BadRule, Conflict, InputError
+from eyeline.core.ids import uuid7
 from eyeline.core.pages import Page, principal_of
-from eyeline.core.settings import RuleSettings
+from eyeline.core.settings import rule_of
 from eyeline.core.shifts import shift_end
 from eyeline.core.types import Result
 from eyeline.dashboard.cases import SEVERITIES, AlertView, Moment, alert_view, alerting, timeline
 from eyeline.dashboard.pictures import Picture, known_labels, picture_of
+from eyeline.dashboard.rules import sentence
 from eyeline.dashboard.shell import Room, Shell, form_of, unknown
-from eyeline.stores.results.base import AlertQuery, AlertRow, DeliveryRow, ResultQuery
+from eyeline.stores.results.base import (
+    Action,
+    AlertHour,
+    AlertQuery,
+    AlertRow,
+    DeliveryRow,
+    ResultQuery,
+    RuleRow,
+    SilenceRow,
+)
 
 PAGE = 100
 #: Pictures after the first one that the strip shows, looked for within so many seconds.
@@ -33,7 +44,12 @@ STRIP = 11
 STRIP_SECONDS = 30.0
 LONGEST_NOTE = 2000
 LONGEST_NAME = 120
+LONGEST_REASON = 500
 SNOOZES = {"15": timedelta(minutes=15), "60": timedelta(hours=1)}
+#: Hours for which a rule may be muted at a camera.
+MUTES = (1, 8, 24, 168)
+#: Hours that the line beside a group goes back.
+HOURS = 24
 STATES: Mapping[str, tuple[State, ...]] = {
     "": ("open", "acknowledged"),
     "open": ("open",),
@@ -45,9 +61,10 @@ FILTERS = ("state", "severity", "site", "rule")
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Alerts of one rule at one camera. The first is the newest."""
+    """Alerts of one rule at one camera. The first is the newest. `hours`: how many were opened in each of the last ones."""
 
     alerts: Sequence[AlertView]
+    hours: Sequence[int] = ()
 
     @property
     def head(self) -> AlertView:
@@ -64,6 +81,17 @@ class Group:
         """When the oldest one was raised."""
         return min(alert.opened_at for alert in self.alerts)
 
+    @property
+    def day(self) -> int:
+        """How many were opened in these hours, also those that are resolved by now."""
+        return sum(self.hours)
+
+    @property
+    def line(self) -> str:
+        """The hours as a line in a picture of 96 x 24."""
+        most, step = max(1, *self.hours), 94 / max(1, len(self.hours) - 1)
+        return " ".join(f"{1 + step * at:.1f},{22 - 20 * count / most:.1f}" for at, count in enumerate(self.hours))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Detail:
@@ -73,7 +101,9 @@ class Detail:
     zone: str
     picture: Picture | None
     strip: Sequence[tuple[str, datetime, Picture]]
-    rule: RuleSettings | None
+    #: In words, as it was when it raised this alert; None where that cannot be told any more.
+    rule: str | None
+    mutes: Sequence[SilenceRow]
     moments: Sequence[Moment]
     deliveries: Sequence[DeliveryRow]
     has_shifts: bool
@@ -107,7 +137,9 @@ class AlertsPage:
         wanted = {name: request.query_params.get(name, "")[:200] for name in FILTERS}
         cursor = request.query_params.get("cursor")
         found, following = await self._sources.results.find_alerts(_query(wanted, who, cursor))
-        groups = grouped([alert_view(row) for row in found])
+        since = utcnow() - timedelta(hours=HOURS - 1)
+        hours = await self._sources.results.alert_hours(since=since, sites=who.sites) if found else []
+        groups = grouped([alert_view(row) for row in found], hours, since)
         chosen = request.query_params.get("alert") or (groups[0].head.id if groups else "")
         detail = await self._detail(chosen, who) if chosen else None
         names = [site.name for site in self._sources.settings.sites if who.sites is None or site.name in who.sites]
@@ -135,6 +167,7 @@ class AlertsPage:
             severities=SEVERITIES,
             states=[state for state in STATES if state],
             may=who.may("operate"),
+            mutes=MUTES,
             last=await self._last(who) if not groups else None,
         )
 
@@ -142,7 +175,7 @@ class AlertsPage:
         row = await self._sources.results.get_alert(id)
         if row is None or not who.sees(row.site):
             raise unknown("alert", id)
-        labels = await asyncio.to_thread(known_labels, self._sources.settings)
+        labels, now = await asyncio.to_thread(known_labels, self._sources.settings), utcnow()
         alert = alert_view(row)
         marked = alerting([alert], alert.camera)
         result = await self._sources.results.get(row.result_id)
@@ -155,12 +188,24 @@ class AlertsPage:
             zone=self._zones.get(row.site, "UTC"),
             picture=picture_of(result, labels, marked) if result else None,
             strip=[(ident, at, picture) for ident, at, picture in shown if picture is not None],
-            rule=next((rule for rule in self._sources.settings.alerts.rules if rule.name == row.rule), None),
+            rule=await self._rule(row),
+            mutes=[each for each in await self._sources.results.silences(now) if _mutes(each, row, now)],
             moments=timeline(row, await self._sources.results.history(id), deliveries),
             deliveries=deliveries,
             has_shifts=any(site.name == row.site and site.shifts for site in self._sources.settings.sites),
             detail=str((row.body.get("hit") or {}).get("detail") or ""),
         )
+
+    async def _rule(self, row: AlertRow) -> str | None:
+        """The rule in words: that of the settings, or the version of people's making that held then."""
+        rule = next((rule for rule in self._sources.settings.alerts.rules if rule.name == row.rule), None)
+        if rule is None:
+            body = _held(await self._sources.results.rule_versions(row.rule), row.opened_at)
+            try:
+                rule = None if body is None else rule_of(body)
+            except BadRule:  # of another release: it cannot be said in words
+                return str(body and body.get("when", ""))
+        return None if rule is None else sentence(rule, self._shell.words)
 
     async def _strip(self, row: AlertRow, result: Result | None) -> list[Result]:
         """What the same camera saw next."""
@@ -185,8 +230,46 @@ class AlertsPage:
         id, action = request.path_params["id"], request.path_params["action"]  # noqa: A001
         form = await form_of(request)
         version = form.get("version", "")
-        await self._decide(who, action, {id: int(version) if version.isdecimal() else None}, form)
+        if action == "mute":
+            await self._mute(who, id, form)
+        elif action == "unmute":
+            await self._unmute(who, form.get("silence", ""))
+        else:
+            await self._decide(who, action, {id: int(version) if version.isdecimal() else None}, form)
         return self._shell.see(f"/alerts?{urlencode({'alert': id})}")
+
+    async def _mute(self, who: Principal, id: str, form: Mapping[str, str]) -> None:  # noqa: A002
+        """The rule of this alert is silent at its camera (or site) for a while; what it sees is recorded all the same."""
+        row = await self._sources.results.get_alert(id)
+        if row is None or not who.sees(row.site):
+            raise unknown("alert", id)
+        reason = " ".join(form.get("reason", "").split())[:LONGEST_REASON]
+        if not reason:
+            raise InputError("say why the rule is muted; it stands in the delivery record")
+        if form.get("hours") not in {str(hours) for hours in MUTES}:
+            raise InputError(f"mute for one of: {', '.join(map(str, MUTES))} (hours)")
+        now = utcnow()
+        silence = SilenceRow(
+            id=uuid7(),
+            reason=reason,
+            by=who.name,
+            since=now,
+            site=row.site,
+            camera=row.body.get("camera"),
+            rule=row.rule,
+            until=now + timedelta(hours=int(form["hours"])),
+        )
+        told = {name: value for name, value in vars(silence).items() if name not in {"since", "until", "weekly"}}
+        times = {"since": isoformat(now), "until": isoformat(silence.until or now)}
+        await self._sources.results.add_silence(silence, Action(what="silence", by=who.name, body=told | times))
+
+    async def _unmute(self, who: Principal, id: str) -> None:  # noqa: A002
+        now = utcnow()
+        row = next((each for each in await self._sources.results.silences(now) if each.id == id), None)
+        if row is None or (who.sites is not None and row.site not in who.sites):
+            raise unknown("silence", id)
+        ended = Action(what="silence.end", by=who.name, body={"id": id, "reason": row.reason})
+        await self._sources.results.end_silence(id, now, ended)
 
     async def decide_many(self, request: Request) -> Response:
         """The form about all alerts that are ticked."""
@@ -256,12 +339,33 @@ def _query(wanted: Mapping[str, str], who: Principal, cursor: str | None) -> Ale
     )
 
 
-def grouped(alerts: Sequence[AlertView]) -> list[Group]:
+def _held(versions: Sequence[RuleRow], moment: datetime) -> Mapping[str, Any] | None:
+    """What the rule was then. `versions`: the newest first; where all are younger, a picture was late: the first of them."""
+    bodies = [(version.at, version.body) for version in versions if version.body is not None]
+    return next((body for at, body in bodies if at <= moment), bodies[-1][1] if bodies else None)
+
+
+def _mutes(silence: SilenceRow, row: AlertRow, now: datetime) -> bool:
+    """Whether somebody muted the rule where this alert comes from. Silences of a whole site or camera are other pages' matter."""
+    here = silence.rule == row.rule and silence.site in {None, row.site}
+    return here and silence.camera in {None, row.body.get("camera")} and not silence.weekly and silence.since <= now
+
+
+def grouped(alerts: Sequence[AlertView], hours: Sequence[AlertHour], since: datetime) -> list[Group]:
     """By rule and camera; open and critical first, then the newest. What nobody looks after stays on top."""
+    first = since.replace(minute=0, second=0, microsecond=0)
+    opened: dict[tuple[str, str | None, str], list[int]] = {}
+    for hour in hours:
+        at = (hour.start - first) // timedelta(hours=1)
+        if 0 <= at < HOURS:
+            opened.setdefault((hour.rule, hour.camera, hour.site), [0] * HOURS)[at] = hour.count
     found: dict[tuple[str, str | None, str], list[AlertView]] = {}
     for alert in alerts:
         found.setdefault((alert.rule, alert.camera, alert.site), []).append(alert)
-    groups = [Group(alerts=sorted(each, key=lambda alert: alert.last_at, reverse=True)) for each in found.values()]
+    groups = [
+        Group(alerts=sorted(each, key=lambda alert: alert.last_at, reverse=True), hours=opened.get(key, ()))
+        for key, each in found.items()
+    ]
     groups.sort(key=lambda group: group.head.last_at, reverse=True)
     groups.sort(key=lambda group: (not group.head.is_open, SEVERITIES.index(group.head.severity)))
     return groups

@@ -1,6 +1,7 @@
 """Audit search: every result by the words of a search, as a table or as pictures."""
 
 import asyncio
+import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -24,6 +25,9 @@ from eyeline.stores.results.search import NAMES, Search, Token, from_fields, par
 COLUMNS = ("time", "camera", "site", "ref", "found", "score", "status", "verdict", "by", "model", "id")
 USUAL = ("time", "camera", "ref", "found", "score", "status", "verdict")
 SIZES = (25, 100, 500, 1000)
+#: What the page exports as, and how many results at most; more than these are a matter for the API.
+EXPORTS = ("csv", "jsonl", "parquet")
+MOST_EXPORTED = 100_000
 #: What is asked where nothing is: the last day.
 START = "from:-24h"
 
@@ -103,6 +107,7 @@ class AuditPage:
             "following": _address(search, view, cursor=following) if following else None,
             "matches": matches,
             "bars": _bars(search, matches, view),
+            "narrow": {"href": _link("", view, cursor=None), "q": _timeless(search)} if matches.histogram else None,
             "missed": [] if matches.count else await self._missed(search, who, now, view),
         }
 
@@ -125,13 +130,14 @@ class AuditPage:
     async def _render(
         self, request: Request, text: str, fields: Mapping[str, str], view: Mapping[str, Any], **given: Any
     ) -> Response:
+        who = principal_of(request)
         return await self._shell.render(
             request,
             "audit.html",
             room="audit",
             title=self._shell.words.say("audit.title"),
             script="js/pages/audit.js",
-            data={"names": list(NAMES)},
+            data={"names": list(NAMES), "narrow": given.pop("narrow", None), "bars": _plain(given["matches"])},
             q=text,
             fields=fields,
             view=view,
@@ -139,6 +145,9 @@ class AuditPage:
             columns=COLUMNS,
             sizes=SIZES,
             verdicts=[*VERDICTS, "none"],
+            exports=[name for name in EXPORTS if name != "parquet" or parquet_here()],
+            most=MOST_EXPORTED,
+            may_rule=who.may("operate") and who.sites is None and self._shell.served("/rules/edit"),
             link=lambda **changes: _link(text, view, **changes),
             **({"why": None} | given),
         )
@@ -187,18 +196,36 @@ def _row(result: Result, labels: Sequence[str], zones: Mapping[str, str]) -> Row
     )
 
 
+def parquet_here() -> bool:
+    """Whether this gateway can write Parquet."""
+    return importlib.util.find_spec("pyarrow") is not None
+
+
+def _timeless(search: Search) -> str:
+    """The search without its times."""
+    return " ".join(str(token) for token in search.tokens if token.name not in {"from", "until"})
+
+
+def _plain(matches: Matches) -> dict[str, Any]:
+    """The histogram as the brush reads it: places of `width` seconds from `first` on, and how many are in each."""
+    if not matches.histogram:
+        return {}
+    first, width = matches.histogram[0].start.timestamp(), matches.width
+    counts = {int((bar.start.timestamp() - first) // width): bar.count for bar in matches.histogram}
+    return {"first": first, "width": width, "places": max(counts) + 1, "counts": counts}
+
+
 def _bars(search: Search, matches: Matches, view: Mapping[str, Any]) -> list[Bar]:
     if not matches.histogram:
         return []
     width, first = timedelta(seconds=matches.width), matches.histogram[0].start
     places = (matches.histogram[-1].start - first) // width + 1
     most = max(bar.count for bar in matches.histogram)
-    others = [token for token in search.tokens if token.name not in {"from", "until"}]
     bars = []
     for bar in matches.histogram:
         height = max(2.0, 56.0 * bar.count / most)
         times = [Token("from", isoformat(bar.start)), Token("until", isoformat(bar.start + width))]
-        text = " ".join(map(str, [*others, *times]))
+        text = " ".join(filter(None, [_timeless(search), *map(str, times)]))
         bars.append(
             Bar(
                 x=round(600.0 * ((bar.start - first) // width) / places, 2),

@@ -8,12 +8,15 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from eyeline.core.clock import parse_time
+from eyeline.core.clock import parse_time, utcnow
 from eyeline.core.pages import Page, principal_of
+from eyeline.dashboard.parity import parity, releases
 from eyeline.dashboard.shell import Room, Shell
 
 #: Live is a word of the wall already; here it means that it serves.
 STATES = {"live": "serving"}
+#: A process that did not report for so long (seconds) is not compared.
+SILENT = 60.0
 
 
 def _pages(shell: Shell) -> Sequence[Page]:
@@ -76,9 +79,15 @@ class ModelsPage:
             script="js/pages/models.js",
             models=models,
             history=history,
+            parity=parity(told.get("servers", [])),
+            releases=await self._releases(),
             may_check=who.may("operate"),
             may_change=who.may("manage"),
         )
+
+    async def _releases(self) -> dict[str, list[str]]:
+        now, rows = utcnow(), await self._shell.sources.results.replicas()
+        return releases((row.id, row.version) for row in rows if (now - row.seen_at).total_seconds() < SILENT)
 
 
 def _model(model: Mapping[str, Any], servers: Sequence[Any]) -> ModelView:

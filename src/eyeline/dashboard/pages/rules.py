@@ -10,18 +10,20 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import Response
 
+from eyeline.core.clock import utcnow
 from eyeline.core.errors import BadRule, Conflict, InputError, NotFound
 from eyeline.core.pages import Page, principal_of
 from eyeline.core.settings import Counted, RuleSettings
 from eyeline.dashboard.pictures import Picture, known_labels, picture_of
+from eyeline.dashboard.rules import PARTS, Carried, carried, condition_of, sentence
 from eyeline.dashboard.shell import Room, Shell, form_of
+from eyeline.stores.results.search import parse
 
-#: The words of a rule that are one field of the form each, and the parts that a condition is made of.
+#: The words of a rule that are one field of the form each.
 WORDS: tuple[str, ...] = (
     *("name", "when", "severity", "count", "of", "within", "share", "among", "absent", "holds"),
     *("clear_after", "clear_share", "cooldown"),
 )
-PARTS = ("label", "score", "zone", "camera")
 SEVERITIES = ("info", "warning", "critical")
 
 
@@ -103,6 +105,9 @@ class Draft:
     sentence: str = ""
     wrong: Wrong | None = None
     trial: Trial | None = None
+    #: The search that it is made of, and what of it could be said.
+    search: str = ""
+    carried: Carried | None = None
 
 
 def _pages(shell: Shell) -> Sequence[Page]:
@@ -136,6 +141,8 @@ class RulesPage:
     async def edit(self, request: Request) -> Response:
         """The form of a rule that people made, or of a new one."""
         name = request.query_params.get("name", "")
+        if search := request.query_params.get("search"):
+            return await self._form(request, self._of_search(search))
         if not name:
             return await self._form(request, Draft(values={"when": request.query_params.get("when", "")[:2000]}))
         rule = await self._sources.rules.one(name, principal_of(request))
@@ -190,6 +197,7 @@ class RulesPage:
             severities=SEVERITIES,
             groups=get_args(Counted),
             labels=await asyncio.to_thread(known_labels, settings),
+            zones=sorted({zone for line in settings.pipelines for step in line.steps for zone in step.zones}),
             cameras=[camera.name for camera in settings.cameras if who.sees(camera.site)],
         )
 
@@ -221,6 +229,14 @@ class RulesPage:
         )
         return Draft(**{**vars(draft), "trial": trial})
 
+    def _of_search(self, text: str) -> Draft:
+        """A rule that asks what a search of the audit asks. Raises InputError where it is no search."""
+        settings = self._sources.settings
+        cameras = [camera.name for camera in settings.cameras]
+        sites = {"default", *(site.name for site in settings.sites), *(camera.site for camera in settings.cameras)}
+        made = carried(parse(text, utcnow()), sites=sites, cameras=cameras)
+        return Draft(values={"when": made.when}, search=text, carried=made)
+
     def _draft(self, rule: RuleSettings, version: int) -> Draft:
         said = rule.model_dump(exclude_defaults=True)
         return Draft(
@@ -229,27 +245,8 @@ class RulesPage:
             notify=tuple(rule.notify),
             toml=self._sources.rules.toml(rule),
             version=version,
-            sentence=self.sentence(rule),
+            sentence=sentence(rule, self._shell.words),
         )
-
-    def sentence(self, rule: RuleSettings) -> str:
-        """The rule in words."""
-        kind = "absent" if rule.absent else "share" if rule.share is not None else "of" if rule.of else "within"
-        if kind == "within" and rule.count == 1:
-            kind = "once"
-        if kind == "share" and rule.of is None:
-            kind = "share_of_time"
-        values = {
-            "when": rule.when,
-            "count": rule.count,
-            "of": rule.of or "",
-            "within": rule.within,
-            "share": f"{(rule.share or 0) * 100:g} %",
-            "absent": rule.absent,
-            "severity": rule.severity,
-            "channels": ", ".join(rule.notify) or self._shell.words.say("rules.nobody"),
-        }
-        return self._shell.words.say(f"rules.sentence.{kind}", **values)
 
     def _line(self, rule: Mapping[str, Any]) -> Line:
         words, right = rule["rule"], rule["precision"]
@@ -259,7 +256,7 @@ class RulesPage:
             filed=rule["version"] is None,
             severity=words.get("severity", "warning"),
             when=str(words.get("when", "")),
-            sentence=self.sentence(RuleSettings.model_validate(words)) if readable else "",
+            sentence=sentence(RuleSettings.model_validate(words), self._shell.words) if readable else "",
             fired=rule["fired"],
             last_fired=rule["last_fired"],
             real=right["real"],
@@ -285,18 +282,6 @@ def tree_of(form: Mapping[str, str]) -> dict[str, Any]:
     if by := _ticked(form, "by."):
         tree["by"] = list(by)
     return tree
-
-
-def condition_of(parts: Mapping[str, str]) -> str:
-    """`label == 'damaged' and score >= 0.8`; the page's script makes the same."""
-    said = []
-    for part, value in parts.items():
-        if value and part == "score":
-            said.append(f"score >= {value}")
-        elif value:
-            quoted = value.replace("\\", "\\\\").replace("'", "\\'")
-            said.append(f"{part} == '{quoted}'")
-    return " and ".join(said)
 
 
 def _ticked(form: Mapping[str, str], prefix: str) -> tuple[str, ...]:

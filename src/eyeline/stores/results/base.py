@@ -442,6 +442,17 @@ class RuleRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AlertHour:
+    """How many alerts of a rule at a camera of a site were opened in the hour that begins at `start`."""
+
+    rule: str
+    camera: str | None
+    site: str
+    start: datetime
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Action:
     """What a person did: `by` is the principal, empty for one at the machine itself; `body` says the rest."""
 
@@ -723,6 +734,10 @@ class ResultStore(Reviews, Retaining, Protocol):
 
     async def rule_records(self, *, since: datetime, sites: Sequence[str] | None = None) -> list[RuleRecord]:
         """What became of the alerts opened since then, counted by rule, camera and disposition."""
+        ...
+
+    async def alert_hours(self, *, since: datetime, sites: Sequence[str] | None = None) -> list[AlertHour]:
+        """When the alerts since the beginning of that hour were opened, counted by rule, camera, site and hour."""
         ...
 
     # audit

@@ -10,11 +10,14 @@ from sqlalchemy.dialects import postgresql, sqlite
 from eyeline.core.clock import isoformat, parse_time
 from eyeline.stores.results import rows
 from eyeline.stores.results.audit import note_action
-from eyeline.stores.results.base import Action, RuleRecord, RuleRow
+from eyeline.stores.results.base import Action, AlertHour, RuleRecord, RuleRow
 from eyeline.stores.results.schema import alerts, rules
 from eyeline.stores.results.statements import Prepared, Statements
 
 T = TypeVar("T")
+
+#: Characters of a time down to its hour: 2026-01-31T12.
+HOUR = 13
 
 
 class RuleStatements:
@@ -79,6 +82,16 @@ class Rules:
         if sites is not None:
             query = query.where(alerts.c.site.in_(sites))
         return [RuleRecord(**{**row, "last_at": parse_time(row["last_at"])}) for row in await self._rows(query)]
+
+    async def alert_hours(self: _Store, *, since: datetime, sites: Sequence[str] | None = None) -> list[AlertHour]:
+        """Counted in the database, where times are texts that begin with their hour."""
+        hour = func.substr(alerts.c.opened_at, 1, HOUR)
+        groups = (alerts.c.rule, alerts.c.camera, alerts.c.site)
+        query = select(*groups, hour.label("start"), func.count().label("count")).group_by(*groups, hour)
+        query = query.where(alerts.c.opened_at >= isoformat(since)[:HOUR])
+        if sites is not None:
+            query = query.where(alerts.c.site.in_(sites))
+        return [AlertHour(**{**row, "start": parse_time(f"{row['start']}:00:00Z")}) for row in await self._rows(query)]
 
 
 def _rule_of(row: rows.Row) -> RuleRow:

@@ -20,6 +20,8 @@ const known = new Map(Object.entries(data.alerts));
 const fresh = new Set();
 /** @type {HTMLInputElement | null} */
 let lastTick = null;
+/** The alert that Enter in the note's field acknowledges; none: the note is only added. @type {string | null} */
+let acknowledges = null;
 
 /** @param {string} id @returns {HTMLElement | null} */
 const rowOf = (id) => document.querySelector(`.alert[data-alert="${CSS.escape(id)}"]`);
@@ -113,10 +115,10 @@ async function act(id, action, note = "", to = "") {
   }
 }
 
-/** @param {string} action */
-async function actOnTicked(action) {
+/** @param {string} action @param {string} [note] */
+async function actOnTicked(action, note = "") {
   const ids = ticked().map((box) => box.name.slice(3));
-  const { what, body } = request(action, "", "");
+  const { what, body } = request(action, note, "");
   const versions = Object.fromEntries(ids.map((id) => [id, known.get(id)?.version ?? 0]));
   try {
     const told = await send("POST", "/v1/alerts/actions", { ids, action: what, versions, ...body });
@@ -172,10 +174,51 @@ function byKey(action) {
   else if (current()) act(current(), action);
 }
 
+/** What Enter in the note's field does. @param {string | null} id */
+function noteFor(id) {
+  acknowledges = id;
+  fill(need("acts"), "note-words", say(id === null ? "alerts.note" : "alerts.note_acknowledges"));
+}
+
+function writeNote() {
+  need("note").focus();
+  noteFor(null);
+}
+
+function acknowledgeWithNote() {
+  const id = current();
+  need("note").focus();
+  noteFor(id);
+}
+
+/** The rule is silent here for a while; its toast ends that. @param {HTMLFormElement} form */
+async function mute(form) {
+  const { rule = "", site = "", camera = "" } = form.dataset;
+  const fields = new FormData(form);
+  const asked = { rule, site, camera: camera || null, reason: String(fields.get("reason")).trim(), seconds: Number(fields.get("hours")) * 3600 };
+  try {
+    const told = await send("POST", "/v1/silences", asked);
+    form.reset();
+    /** @type {HTMLDetailsElement} */ (need("mute")).open = false;
+    const undo = () => send("DELETE", `/v1/silences/${encodeURIComponent(told.id)}`).then(() => toast(`${say("alerts.done.unmute")}: ${rule}`), failed);
+    toast(`${say("alerts.done.mute")}: ${rule}`, { undo });
+  } catch (error) {
+    failed(error);
+  }
+}
+
+function openMute() {
+  const details = /** @type {HTMLDetailsElement} */ (need("mute"));
+  details.open = true;
+  /** @type {HTMLElement | null} */ (details.querySelector("[name=reason]"))?.focus();
+}
+
 function bindKeys() {
   keys.bind({ key: "j", words: say("keys.next"), run: () => walk(1) });
   keys.bind({ key: "k", words: say("keys.previous"), run: () => walk(-1) });
   keys.bind({ key: "r", words: say("keys.refresh"), run: () => location.reload() });
+  const review = document.getElementById("to-review");
+  if (review) keys.bind({ key: "v", words: say("alerts.review"), run: () => review.click() });
   if (!document.getElementById("acts") && !document.getElementById("many")) return;
   keys.bind({ key: "a", words: say("alerts.acknowledge"), run: () => byKey("acknowledge") });
   for (const [key, action, words] of [["e r", "resolve.real", "real"], ["e f", "resolve.false", "false"], ["e t", "resolve.test", "test"]]) {
@@ -185,7 +228,11 @@ function bindKeys() {
     keys.bind({ key: /** @type {string} */ (key), words: `${say("alerts.snooze")}: ${say(`alerts.${words}`)}`, run: () => byKey(/** @type {string} */ (action)) });
   }
   keys.bind({ key: "m", words: say("alerts.assign_key"), run: () => document.getElementById("to")?.focus() });
-  keys.bind({ key: "n", words: say("alerts.note_key"), run: () => document.getElementById("note")?.focus() });
+  if (document.getElementById("acts")) {
+    keys.bind({ key: "n", words: say("alerts.note_key"), run: writeNote });
+    keys.bind({ key: "Shift+a", words: say("alerts.acknowledge_note"), run: acknowledgeWithNote });
+    keys.bind({ key: "Shift+m", words: say("alerts.mute_key"), run: openMute });
+  }
   keys.bind({ key: "x", words: say("alerts.tick_key"), run: () => tick(false) });
   keys.bind({ key: "Shift+x", words: say("alerts.range_key"), run: () => tick(true) });
 }
@@ -199,10 +246,17 @@ function bindForms() {
     const to = /** @type {HTMLInputElement | null} */ (document.getElementById("to"));
     // Enter in a field sends the form by its first button; the field says what is meant
     const at = document.activeElement;
-    const action = at === note ? "note" : at === to ? "assign" : (button?.dataset.act ?? "");
+    const written = acknowledges === null ? "note" : "acknowledge";
+    const action = at === note ? written : at === to ? "assign" : (button?.dataset.act ?? "");
     if (!action) return;
-    act(data.chosen, action, note.value, to?.value.trim());
+    if (at === note && acknowledges !== null && ticked().length) actOnTicked(action, note.value);
+    else act(at === note && acknowledges !== null ? acknowledges : data.chosen, action, note.value, to?.value.trim());
     note.value = "";
+    noteFor(null);
+  });
+  document.querySelector("#mute form")?.addEventListener("submit", (event) => {
+    event.preventDefault();
+    mute(/** @type {HTMLFormElement} */ (event.target));
   });
   const many = document.getElementById("many");
   many?.addEventListener("submit", (event) => {

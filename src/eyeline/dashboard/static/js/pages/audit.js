@@ -1,13 +1,14 @@
 // Audit search: words offered while one types, a pill when there is more to see, and table or pictures by a key.
 // @ts-check
 import { keys } from "../boot.js";
+import { bindBrush } from "../brush.js";
 import { onEvents } from "../bus.js";
 import { need, pageData, say } from "../page.js";
 import { send } from "../send.js";
 
 /** Wait so long (ms) after a letter before the server is asked. */
 const PAUSE = 150;
-/** @type {{names: string[]}} */
+/** @type {{names: string[], narrow: {href: string, q: string} | null, bars: any}} */
 const data = pageData();
 const query = /** @type {HTMLInputElement} */ (document.querySelector("[data-search]"));
 let timer = 0;
@@ -39,6 +40,18 @@ query.addEventListener("input", () => {
   timer = setTimeout(offer, PAUSE);
 });
 keys.bind({ key: "t", words: say("audit.key.way"), run: () => location.assign(/** @type {HTMLAnchorElement} */ (need("way")).href) });
+
+const { narrow, bars } = data;
+if (narrow) {
+  bindBrush(need("brush"), need("brushed"), bars, (from, until) => {
+    const there = new URL(narrow.href, location.href);
+    there.searchParams.set("q", `${narrow.q} from:${from} until:${until}`.trim());
+    location.assign(there);
+  });
+  keys.bind({ key: "h", words: say("audit.key.brush"), run: () => need("brush").focus() });
+}
+const rule = document.getElementById("to-rule");
+if (rule) keys.bind({ key: "n", words: say("audit.rule"), run: () => rule.click() });
 
 let fresh = 0;
 onEvents((batch) => {

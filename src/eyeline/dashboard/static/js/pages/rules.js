@@ -25,9 +25,11 @@ function condition() {
 when.addEventListener("input", () => {
   byHand = when.value !== "";
 });
-need("parts").addEventListener("input", () => {
+function follow() {
   if (!byHand) when.value = condition();
-});
+}
+need("parts").addEventListener("input", follow);
+follow(); // somebody may have been faster than this script
 
 /** Send a test to a channel, and say what came of it. @param {HTMLButtonElement} button @param {string} channel */
 async function test(button, channel) {
