@@ -75,7 +75,8 @@ class Site:
         self._thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
         self._thread.start()
         began.wait(10)
-        until(lambda: httpx.get(f"{self.url}/healthz", verify=TLS).status_code == 200, 20, "the gateway answers")
+        with self.client() as client:
+            until(lambda: client.get("/healthz").status_code == 200, 20, "the gateway answers")
 
     def stop(self) -> None:
         """Stop serving; the stores stay."""

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,13 @@ class RunningSystem:
         with contextlib.suppress(ProcessLookupError, KeyError):
             os.kill(self.pids()[role], signal.SIGKILL)
 
+    @cached_property
+    def _asked(self) -> httpx.Client:
+        """Asked again and again while a system starts: a new client each time would take more of the machine than the start."""
+        return self.client()
+
     def ready(self) -> bool:
-        answer = httpx.get(f"{self.url}/readyz", timeout=5, verify=TLS)
+        answer = self._asked.get("/readyz", timeout=5)
         return answer.status_code == 200 and not answer.json()["pipelines_not_ready"]
 
     def unfinished(self) -> int:

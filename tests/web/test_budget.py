@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, CDPSession, expect
 
 from tests.browsers import watched_page
 from tests.dashboards import SITES, Site, cameras, dashboard, made_result, settings_of
@@ -22,6 +23,9 @@ SCRIPTS, STYLES, MARKUP = 40_000, 12_000, 25_000  # bytes, compressed
 LONGEST_TASK = 0.05  # seconds of CPU
 A_MINUTE = 300
 SECONDS = 8
+#: Of a wall that is on for long: bytes of its scripts' heap, the share of its nodes, and what a browser opens to one server.
+GROWTH, NODES, CONNECTIONS = 2_000_000, 0.05, 7
+TOGETHER = 50  # pictures that are kept at once
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +99,55 @@ def _tasks(events: list[dict[str, object]]) -> list[float]:
         for event in events
         if str(event.get("name")).endswith("RunTask") and (event["pid"], event["tid"]) in mains and "tdur" in event
     ]
+
+
+@pytest.mark.parametrize(
+    "pictures", [TOGETHER, pytest.param(30 * A_MINUTE, marks=pytest.mark.soak)], ids=["short", "half an hour"]
+)
+def test_a_wall_does_not_grow(
+    pictures: int, browser: Browser, wide: Site, record_property: Callable[[str, object], None]
+) -> None:
+    """Pictures come as fast as they can be kept: those of half an hour in some minutes. Every fifth raises an alert."""
+    with watched_page(browser, base_url=wide.url) as watched:
+        page = watched.page
+        page.goto("/")
+        expect(page.locator("#fresh")).to_have_attribute("data-state", "live")
+        devtools = page.context.new_cdp_session(page)
+        devtools.send("Performance.enable")
+
+        def show(count: int) -> None:
+            for first in range(0, count, TOGETHER):
+                there = [wide.settings.cameras[number % 200] for number in range(first, min(count, first + TOGETHER))]
+                made = [made_result(camera.name, camera.site) for camera in there]
+                wide.keep(made)
+                alert = [wide.alert(each) for each in made[::5]][-1]
+            expect(page.locator(f'.tile a[href*="{made[-1].id}"]')).to_have_count(1)  # in the window or not
+            expect(page.locator(f'.card[data-alert="{alert.id}"]')).to_have_count(1)
+
+        show(200)  # every tile was changed, and beside the wall are as many alerts as there will be
+        page.evaluate("globalThis.since = 'before'")
+        before = _held(devtools)
+        show(pictures)
+        after = _held(devtools)
+        assert page.evaluate("globalThis.since") == "before", "the page was loaded anew meanwhile"
+        assert page.evaluate(SHARED) == 1
+    streams = [
+        each for each in psutil.Process().net_connections("tcp4") if each.laddr.port == wide.settings.gateway.port
+    ]
+    record_property("heap (bytes), nodes before and after", [before, after])
+    assert after["JSHeapUsedSize"] - before["JSHeapUsedSize"] <= GROWTH
+    assert abs(after["Nodes"] - before["Nodes"]) <= NODES * before["Nodes"]
+    assert sum(each.status == psutil.CONN_ESTABLISHED for each in streams) <= CONNECTIONS
+
+
+SHARED = """async () => {
+  const { line } = await import(document.querySelector("script[type=module][src]").src.replace("boot.js", "bus.js"));
+  return line.shared;
+}"""
+
+
+def _held(devtools: CDPSession) -> dict[str, float]:
+    """What the page holds, once nothing is left that it let go."""
+    devtools.send("HeapProfiler.collectGarbage")
+    told = {each["name"]: each["value"] for each in devtools.send("Performance.getMetrics")["metrics"]}
+    return {name: told[name] for name in ("JSHeapUsedSize", "Nodes")}

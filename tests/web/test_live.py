@@ -2,9 +2,9 @@
 
 import re
 
-from playwright.sync_api import Browser, Locator, expect
+from playwright.sync_api import Locator, expect
 
-from tests.browsers import Watched, watched_page
+from tests.browsers import Watched
 from tests.dashboards import HOSTILE, Site, detection
 
 
@@ -133,14 +133,3 @@ def test_a_letter_in_a_field_is_a_letter(page: Watched, full: Site) -> None:
     page.page.locator("#note").press_sequentially("pgazx?")
     expect(page.page.locator("#note")).to_have_value("pgazx?")
     expect(page.page.locator("#fresh")).to_have_attribute("data-state", "live")
-
-
-def test_a_stranger_sees_boxes_from_the_bundled_sample(browser: Browser, empty: Site) -> None:
-    with watched_page(browser, base_url=empty.url) as watched:
-        _ready(watched)
-        expect(watched.page.locator(".first__step")).to_have_count(4)
-        watched.page.get_by_role("button", name="Replay a sample").click()
-        expect(watched.page.locator("#sent")).to_contain_text(re.compile(r"[1-9] pictures? sent"))
-        watched.page.get_by_role("button", name="Stop the sample").click()
-        jobs = empty.run(empty.results.unfinished())
-        assert jobs.count >= 1

@@ -44,7 +44,8 @@ GLYPHS = {
 }
 #: Colours of boxes on photographs, in this order; each at least 5.9:1 against black.
 PALETTE = ("#3d8bff", "#e8590c", "#2bd1a0", "#f0e442", "#d55fa8", "#c9f27b", "#a8e6ff", "#b9a3ff")
-THIN = "\u2009"
+#: Thin, and a line does not break there.
+THIN = "\u202f"
 
 
 def glyph(state: str) -> str:

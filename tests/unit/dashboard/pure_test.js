@@ -4,7 +4,7 @@ import { Hub } from "../../../src/eyeline/dashboard/static/js/hub.js";
 import { Keys, nameOf } from "../../../src/eyeline/dashboard/static/js/keys.js";
 import { placeChips } from "../../../src/eyeline/dashboard/static/js/overlay.js";
 import { pause, Stream } from "../../../src/eyeline/dashboard/static/js/stream.js";
-import { path, ticks } from "../../../src/eyeline/dashboard/static/js/chart.js";
+import { apart, path, ticks } from "../../../src/eyeline/dashboard/static/js/chart.js";
 
 /** @typedef {{test(name: string, run: () => void | Promise<void>): void}} Runtime */
 const runtime = /** @type {Runtime} */ (/** @type {any} */ (globalThis).Deno);
@@ -16,10 +16,15 @@ function same(found, wanted) {
 }
 
 runtime.test("numbers have thin spaces and few digits", () => {
-  same([number(1204), number(0.0123), number(12.3456), number(null), number(1234567.8)], ["1\u2009204", "0.0123", "12.3", "–", "1\u2009234\u2009568"]);
+  same([number(1204), number(0.0123), number(12.3456), number(null), number(1234567.8)], ["1\u202f204", "0.0123", "12.3", "–", "1\u202f234\u202f568"]);
   same([percent(0.876), percent(null)], ["88%", "–"]);
-  same([age(6), age(200), age(7300), age(400_000), age(-3)], ["6\u2009s", "3\u2009min", "2\u2009h", "4\u2009d", "0\u2009s"]);
+  same([age(6), age(200), age(7300), age(400_000), age(-3)], ["6\u202fs", "3\u202fmin", "2\u202fh", "4\u202fd", "0\u202fs"]);
   same(lapse(725), "12:05");
+});
+
+runtime.test("texts at the ends of lines stand apart", () => {
+  same(apart([20, 22, 60, 139], 13, 140), [9, 22, 60, 139]);
+  same(apart([138, 139, 140], 13, 140), [114, 127, 140]);
 });
 
 /** @param {string} key @param {object} [more] */

@@ -183,8 +183,12 @@ def _address(search: Search, view: Mapping[str, Any], cursor: str | None = None)
 
 
 def _row(result: Result, labels: Sequence[str], zones: Mapping[str, str]) -> Row:
+    picture = picture_of(result, labels)
     said: dict[str, int] = {}
-    for label in [*(found.label for found in result.detections), *(one.label for one in result.classifications)]:
+    for label in [
+        *(box.label for box in (picture.boxes if picture else ())),
+        *(one.label for one in result.classifications),
+    ]:
         said[label] = said.get(label, 0) + 1
     scores = [found.score for found in result.detections] + [found.score for found in result.classifications]
     return Row(

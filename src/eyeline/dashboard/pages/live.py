@@ -15,7 +15,7 @@ from eyeline.core.settings import CameraSettings
 from eyeline.core.types import Result
 from eyeline.dashboard.cases import AlertView, alerting, open_alerts
 from eyeline.dashboard.pictures import Picture, known_labels, picture_of
-from eyeline.dashboard.samples import samples, serve
+from eyeline.dashboard.samples import file_rule, sample_for, serve
 from eyeline.dashboard.shell import Room, Shell
 from eyeline.stores.results.base import ResultQuery
 
@@ -44,6 +44,15 @@ class Tile:
     picture: Picture | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A line of the checklist of a first run, and the page where more is known of it."""
+
+    name: str
+    done: bool
+    href: str | None = None
+
+
 #: What scripts make new tiles and cards of.
 BLANK = Tile(camera="", site="", zone="UTC", state="ok", silent_after=None)
 BLANK_ALERT = AlertView(
@@ -63,9 +72,11 @@ BLANK_ALERT = AlertView(
 
 
 def _pages(shell: Shell) -> Sequence[Page]:
+    page = LivePage(shell)
     return (
-        shell.page("/", LivePage(shell).show, room="live"),
+        shell.page("/", page.show, room="live"),
         shell.page("/samples/{clip}/{number:int}", serve, room="live", right="submit"),
+        shell.page("/samples/{clip}/rule", page.file_rule, room="live", methods=("POST",), right="operate"),
     )
 
 
@@ -118,9 +129,14 @@ class LivePage:
             may=who.may("operate"),
             blank=BLANK,
             blank_alert=BLANK_ALERT,
-            samples=samples(self._sources.settings) if who.may("submit") else {},
-            checklist=None if tiles else await self._checklist(),
+            sample=sample_for(self._sources.settings) if who.may("submit") else None,
+            may_file=who.may("operate") and who.sites is None,
+            checklist=() if tiles else await self._checklist(who, alerts),
         )
+
+    async def file_rule(self, request: Request) -> Response:
+        """The sample's rule."""
+        return await file_rule(request, self._sources.rules)
 
     async def _tiles(self, who: Principal, labels: Sequence[str], alerts: Sequence[AlertView]) -> list[Tile]:
         settings = self._sources.settings
@@ -141,15 +157,17 @@ class LivePage:
         recent, _ = await self._sources.results.find(ResultQuery(sites=who.sites, status="completed", limit=RECENT))
         return next((result for result in recent if result.camera is None), None)
 
-    async def _checklist(self) -> Mapping[str, bool]:
+    async def _checklist(self, who: Principal, alerts: Sequence[AlertView]) -> Sequence[Step]:
         """What there is to do before there is anything to see."""
         settings = self._sources.settings
-        return {
-            "models": bool(settings.pipelines),
-            "cameras": bool(settings.cameras),
-            "rules": bool(settings.alerts.rules),
-            "channels": bool(settings.alerts.channels),
-        }
+        rules = await self._sources.rules.listed(who)
+        return (
+            Step(name="models", href="/models", done=bool(settings.pipelines)),
+            Step(name="cameras", href="/system", done=bool(settings.cameras)),
+            Step(name="rules", href="/rules", done=bool(rules)),
+            Step(name="alerts", href="/alerts", done=bool(alerts)),
+            Step(name="channels", done=bool(settings.alerts.channels)),
+        )
 
 
 def _here(tile: Tile, wanted: Mapping[str, str]) -> bool:

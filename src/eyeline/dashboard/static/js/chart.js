@@ -12,6 +12,8 @@ const SVG = "http://www.w3.org/2000/svg";
 const HEIGHT = 160;
 const PAD = { top: 8, right: 96, bottom: 20, left: 48 };
 const MOST = 600;
+/** From one text to the next below it. */
+const LINE = 13;
 /** Charts whose cursors move together. @type {Set<(at: number | null) => void>} */
 const cursors = new Set();
 
@@ -58,6 +60,20 @@ export function path(points, x, y) {
 }
 
 /**
+ * Where texts stand so that none covers another: as near as may be to where they belong, and none below the last line.
+ * @param {readonly number[]} wanted from the top down @param {number} least between two @param {number} last @returns {number[]}
+ */
+export function apart(wanted, least, last) {
+  const places = [...wanted];
+  let limit = last;
+  for (let index = places.length - 1; index >= 0; index -= 1) {
+    places[index] = Math.min(/** @type {number} */ (places[index]), limit);
+    limit = /** @type {number} */ (places[index]) - least;
+  }
+  return places;
+}
+
+/**
  * Draw a chart into a figure, whatever was there. The title is a sentence with the numbers, and the accessible name.
  * @param {HTMLElement} figure @param {Chart} chart
  */
@@ -82,9 +98,11 @@ export function showChart(figure, chart) {
     const anchor = at === chart.from ? "start" : "end";
     svg.append(element("text", { x: x(at), y: HEIGHT - 4, "text-anchor": anchor }, clock(new Date(at * 1000).toISOString(), chart.zone)));
   }
+  /** What is written at the ends of lines. @type {{y: number, words: string}[]} */
+  const ends = [];
   if (chart.target !== undefined) {
     svg.append(element("line", { class: "chart__target", x1: PAD.left, x2: width - PAD.right, y1: y(chart.target), y2: y(chart.target) }));
-    svg.append(element("text", { x: width - PAD.right + 6, y: y(chart.target) + 4 }, `target ${number(chart.target)}`));
+    ends.push({ y: y(chart.target), words: `target ${number(chart.target)}` });
   }
   for (const note of chart.notes ?? []) {
     const line = element("line", { class: "chart__note", x1: x(note.at), x2: x(note.at), y1: PAD.top, y2: HEIGHT - PAD.bottom });
@@ -94,8 +112,11 @@ export function showChart(figure, chart) {
   chart.series.forEach((each, index) => {
     svg.append(element("path", { class: `chart__line series-${(index % 4) + 1}`, d: path(each.points, x, y) }));
     const last = each.points.findLast(([, value]) => value !== null);
-    if (last) svg.append(element("text", { x: width - PAD.right + 6, y: y(/** @type {number} */ (last[1])) + 4 }, `${each.name} ${number(last[1])}`));
+    if (last) ends.push({ y: y(/** @type {number} */ (last[1])), words: `${each.name} ${number(last[1])}` });
   });
+  ends.sort((one, other) => one.y - other.y);
+  const places = apart(ends.map((end) => end.y), LINE, HEIGHT - PAD.bottom);
+  ends.forEach((end, index) => svg.append(element("text", { x: width - PAD.right + 6, y: /** @type {number} */ (places[index]) + 4 }, end.words)));
   const title = document.createElement("h3");
   title.textContent = chart.title;
   const said = document.createElement("p");

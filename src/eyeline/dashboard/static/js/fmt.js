@@ -1,10 +1,11 @@
 // Numbers and ages as people read them. Pure.
 // @ts-check
 
-const THIN = "\u2009";
+/** Thin, and a line does not break there. */
+const THIN = "\u202f";
 
 /**
- * Thin spaces between thousands; a small number with so many significant digits.
+ * Narrow spaces between thousands; a small number with so many significant digits.
  * @param {number | null | undefined} value @param {number} [digits]
  */
 export function number(value, digits = 3) {

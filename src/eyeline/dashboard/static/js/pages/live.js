@@ -116,8 +116,10 @@ function newcomer(result) {
 /** @param {any} alert */
 function takeAlert(alert) {
   const camera = alert.body?.camera ?? null;
-  if (alert.state === "open") open.set(alert.id, [camera, alert.body?.hit?.label ?? null, alert.site]);
-  else open.delete(alert.id);
+  if (alert.state === "open") {
+    open.set(alert.id, [camera, alert.body?.hit?.label ?? null, alert.site]);
+    tick("alerts", `/alerts?alert=${encodeURIComponent(alert.id)}`);
+  } else open.delete(alert.id);
   const tile = tiles.get(camera ?? "");
   if (tile && alert.state === "open" && tile.dataset.state !== "offline") setState(tile, "alert");
   showCard(alert, camera);
@@ -245,13 +247,24 @@ function solo() {
   large.showModal();
 }
 
-/** The sample: this page sends bundled pictures as a camera would, twice a second. */
+/** Tick a step of the checklist, where there is one. @param {string} name @param {string} [href] where what was done is shown */
+function tick(name, href) {
+  const step = document.querySelector(`[data-step="${name}"]`);
+  if (!step) return;
+  fill(step, "sign", "✓");
+  fill(step, "done", `(${say("live.first.done")})`);
+  slot(step, "how")?.remove();
+  if (href) slot(step, "see")?.setAttribute("href", href);
+}
+
+/** The sample: this page sends bundled pictures as a camera would, twice a second, and their rule. */
 function startSample() {
   const sample = document.getElementById("sample");
   if (!sample) return;
-  const clips = Object.entries(/** @type {Record<string, string>} */ (JSON.parse(sample.dataset.samples ?? "{}")));
+  const { clip = "", pipeline = "", files } = sample.dataset;
   const button = need("replay");
   let sent = 0;
+  let busy = false;
   /** @type {ReturnType<typeof setInterval> | undefined} */
   let timer;
   const stop = () => {
@@ -260,7 +273,8 @@ function startSample() {
     button.textContent = say("live.sample.start");
   };
   const next = async () => {
-    const [clip, pipeline] = /** @type {[string, string]} */ (clips[0]);
+    if (busy) return;
+    busy = true;
     try {
       const picture = await (await fetch(`/samples/${clip}/${sent}`)).blob();
       const answer = await fetch(`/v1/images?${new URLSearchParams({ pipeline, "meta.sample": clip })}`, { method: "POST", body: picture });
@@ -269,12 +283,22 @@ function startSample() {
       stop();
       failed(new Error(say("shell.away")));
     }
+    busy = false;
+  };
+  const file = async () => {
+    try {
+      const told = await send("POST", `/samples/${clip}/rule`);
+      if (told.kept) tick("rules");
+    } catch (error) {
+      failed(error);
+    }
   };
   button.hidden = false;
   button.addEventListener("click", () => {
     if (timer) return stop();
     button.textContent = say("live.sample.stop");
     timer = setInterval(next, 500);
+    if (files !== undefined) file();
     next();
   });
 }
