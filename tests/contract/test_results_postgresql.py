@@ -63,6 +63,17 @@ async def test_an_event_committed_late_is_not_passed_by(store: PostgresqlResults
     await slow.close()
 
 
+async def test_what_a_server_that_died_before_the_commit_was_told_is_not_taken_for_kept(
+    store: PostgresqlResults,
+) -> None:
+    def work(cursor: Any) -> None:
+        cursor.execute("INSERT INTO states (name, value) VALUES ('a', '1')")
+        cursor._connection.raw.terminate()
+
+    with pytest.raises(StoreError):
+        await store._writer.write(work)
+
+
 async def test_a_sealer_whose_clock_is_ahead_takes_nobodys_turn(
     store: PostgresqlResults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
