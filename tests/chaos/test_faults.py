@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -24,7 +23,7 @@ from eyeline.gateway.relay import message_of
 from eyeline.queues import open_queue
 from eyeline.stores.results import open_results
 from tests.chaos.backends import BACKENDS, Backend, opened
-from tests.chaos.harness import PIPELINES, RULE, Gauge, Receiver, Sender, books
+from tests.chaos.harness import PIPELINES, RULE, Gauge, Receiver, Sender, Watch, books
 from tests.fake_models import write_brightness_bundle
 from tests.system import RunningSystem, running_system, settings_for, until
 
@@ -226,19 +225,6 @@ def with_clock(folder: Path) -> dict[str, str]:
     return {"PYTHONPATH": path, "CHAOS_CLOCK": str(folder / "clock")}
 
 
-class Watch(threading.Thread):
-    """Reads the gauge until it is told to stop."""
-
-    def __init__(self, gauge: Gauge) -> None:
-        super().__init__(daemon=True)
-        self.gauge = gauge
-        self.enough = threading.Event()
-
-    def run(self) -> None:
-        while not self.enough.wait(0.4):
-            self.gauge.look()
-
-
 def _recovered(gauge: Gauge, before: float, patience: float) -> float:
     """Seconds from now until a window of two seconds begins that is as fast as before, four fifths of it."""
     over = time.monotonic()
@@ -275,15 +261,15 @@ def _through(
         senders = [Sender(system.url, ledgers[n], 1_000_000, n + 1, PAUSE) for n in range(SENDERS)]
         for sender in senders:
             sender.start()
-        watch = Watch(Gauge(url, lambda: sum(sender.accepted for sender in senders)))
-        watch.start()
+        gauge = stack.enter_context(Watch(Gauge(url, lambda: sum(sender.accepted for sender in senders))))
         table = faults(backend)
         time.sleep(5.0)
+        until(lambda: gauge.rate(4.0), 60, "images flow")
         for name in only or table:
-            before, first = watch.gauge.rate(4.0), watch.gauge.seen[-1]
+            before, first = gauge.rate(4.0), gauge.seen[-1]
             table[name](place)
-            seconds[name] = _recovered(watch.gauge, before, 60.0)
-            last = watch.gauge.seen[-1]
+            seconds[name] = _recovered(gauge, before, 60.0)
+            last = gauge.seen[-1]
             print(
                 f"| {scheme} | {name} | {last[1] - first[1]} | {last[2] - first[2]} | {seconds[name]:.1f} s |",
                 flush=True,
@@ -298,8 +284,6 @@ def _through(
         while (found.missed_alerts or found.untold_alerts) and time.monotonic() < deadline:
             time.sleep(1.0)
             found = books(ledgers, url, receiver)
-        watch.enough.set()
-        watch.join()
     print(f"{scheme}: {found}; refused meanwhile {[sender.trouble for sender in senders]}")
     assert found.promised == accepted
     assert found.faults == {}

@@ -87,15 +87,16 @@ class Postgres:
         self._user = NOBODY if os.getuid() == 0 else None
         self._server: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, *more: str) -> None:
+        """With `-c fsync=on` what is committed is on the disk; without, only as safe as the machine's memory."""
         programs, data = _postgres_programs(self._folder), self._folder / "data"
         if not data.exists():
             initdb = [str(programs / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "-N"]
-            more = ["--locale=C", "-E", "UTF8"]
-            told = subprocess.run([*initdb, *more], user=self._user, check=False, capture_output=True)
+            locale = ["--locale=C", "-E", "UTF8"]
+            told = subprocess.run([*initdb, *locale], user=self._user, check=False, capture_output=True)
             assert told.returncode == 0, told.stderr.decode()
         words = ["-h", "127.0.0.1", "-p", str(self.port), "-k", str(data), "-c", "fsync=off"]
-        run = [str(programs / "postgres"), "-D", str(data), *words, "-c", "max_connections=200"]
+        run = [str(programs / "postgres"), "-D", str(data), *words, "-c", "max_connections=200", *more]
         self._server = _serve(run, self._folder, self.port, user=self._user)
         until(lambda: _sql(f"{self.url}/postgres", "SELECT 1"), 30, "PostgreSQL answers")
 

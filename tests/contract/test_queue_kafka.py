@@ -1,8 +1,10 @@
 """What only the Kafka queue can get wrong: positions, retry topics, partitions that move to another receiver."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,16 @@ async def test_what_is_not_finished_is_read_again_by_the_next_receiver_and_nothi
     await first.close()
     again = await opened().receive(6, 10, LONG)
     assert [delivery.id for delivery in again] == list("2345")  # 3 and 5 lie behind the gap: once more, and harmless
+
+
+async def test_a_clock_that_was_set_back_makes_nobody_wait_longer_than_the_delay(
+    opened: Callable[[], Queue], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = opened()
+    await queue.put_many([replace(a_message(), delay=1.0)])
+    right = time.time
+    monkeypatch.setattr(time, "time", lambda: right() - 3600)
+    assert [delivery.id for delivery in await queue.receive(1, 30, LONG)] == ["one"]
 
 
 async def test_a_partition_that_moved_is_lost_and_when_it_comes_back_its_messages_have_other_receipts(

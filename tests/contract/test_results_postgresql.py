@@ -63,6 +63,30 @@ async def test_an_event_committed_late_is_not_passed_by(store: PostgresqlResults
     await slow.close()
 
 
+async def test_what_a_server_that_died_before_the_commit_was_told_is_not_taken_for_kept(
+    store: PostgresqlResults,
+) -> None:
+    def work(cursor: Any) -> None:
+        cursor.execute("INSERT INTO states (name, value) VALUES ('a', '1')")
+        cursor._connection.raw.terminate()
+
+    with pytest.raises(StoreError):
+        await store._writer.write(work)
+
+
+async def test_a_sealer_whose_clock_is_ahead_takes_nobodys_turn(
+    store: PostgresqlResults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = Sealer(store, lease=60.0), Sealer(store, lease=60.0)
+    await store.save_many([make_result(make_job(1))])
+    assert await first.step() == 1
+    await store.save_many([make_result(make_job(2))])
+    right = time.time
+    monkeypatch.setattr(time, "time", lambda: right() + 3600)
+    assert await second.step() == 0
+    assert await first.step() == 1
+
+
 async def test_a_record_committed_late_is_sealed_in_a_later_block(store: PostgresqlResults, url: str) -> None:
     slow, sealer = Slow(url), Sealer(store, lease=0.0)
     first, second = make_result(make_job(1)), make_result(make_job(2))

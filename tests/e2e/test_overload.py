@@ -37,6 +37,7 @@ def test_beyond_its_bound_the_gateway_refuses_and_keeps_what_it_accepted(tmp_pat
         assert all("problem+json" in answer.headers["Content-Type"] for answer in refused)
         accepted = [answer.json()["id"] for answer in answers if answer.status_code == 202]
         until(lambda: system.unfinished() == 0, 30, "the line is empty again")
-        jobs = [system.client().get(f"/v1/jobs/{identity}").json()["status"] for identity in accepted]
-        assert set(jobs) == {"completed"}
-        assert system.client().post("/v1/images", content=unique_jpeg(10_000)).status_code in (200, 202)
+        with system.client() as client:
+            jobs = [client.get(f"/v1/jobs/{identity}").json()["status"] for identity in accepted]
+            assert set(jobs) == {"completed"}
+            assert client.post("/v1/images", content=unique_jpeg(10_000)).status_code in (200, 202)

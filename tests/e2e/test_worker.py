@@ -23,12 +23,15 @@ from prometheus_client import REGISTRY
 
 from eyeline.core.clock import utcnow
 from eyeline.core.dedupe import plan_key
-from eyeline.core.errors import QueueError, StoreError
+from eyeline.core.errors import BlobError, QueueError, StoreError
 from eyeline.core.ids import uuid7
 from eyeline.core.types import BlobRef, Delivery, Message, Result, Reuse
 from eyeline.inference.client import InferenceClient
 from eyeline.queues.base import Queue
+from eyeline.stores.blobs.base import BlobStore
 from eyeline.stores.cache.definitions import Definitions
+from eyeline.worker import images
+from eyeline.worker.worker import WAIT
 from tests.fake_models import write_box_bundle, write_brightness_bundle
 from tests.inference_process import InferenceProcess, inference_process
 from tests.pictures import jpeg, unique_jpeg
@@ -598,3 +601,50 @@ async def test_a_database_outage_charges_nobody_and_ends_by_itself(plant: Plant)
         await plant.empty()
     assert [await plant.attempts(job) for job in [*jobs, broken]] == [0] * 13
     assert len(await plant.events()) == 14
+
+
+class Silent:
+    """A real blob store that answers for nothing, or for all but some, and knows what it was asked for."""
+
+    def __init__(self, behind: BlobStore) -> None:
+        self._behind = behind
+        self.down = False
+        self.unreadable: set[str] = set()
+        self.asked: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._behind, name)
+
+    async def get(self, ref: BlobRef) -> bytes:
+        self.asked.append(ref.url)
+        if self.down or ref.url in self.unreadable:
+            raise BlobError("no answer")
+        return await self._behind.get(ref)
+
+
+async def test_a_silent_blob_store_is_not_tried_with_one_image_after_the_other_and_one_unreadable_image_holds_up_no_other(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "ALONE", 0.0)
+    silent = Silent(plant.blobs)
+    silent.down = True
+    async with plant.worker(blobs=silent):
+        first, late = unique_jpeg(1), unique_jpeg(2)
+        name_of = {data: f"default/{hashlib.sha256(data).hexdigest()}" for data in (first, late)}
+        unread = await plant.submit(first)
+        await plant.until(lambda: _asked_for_others(silent, set(name_of.values())), 30, "a look for another image")
+        await asyncio.sleep(2 * WAIT)  # whatever was being received has come
+        second = await plant.submit(late)
+        await asyncio.sleep(1.0)
+        assert name_of[late] not in silent.asked
+        silent.down, silent.unreadable = False, {name_of[first]}
+        assert (await plant.result(second)).status == "completed"
+        assert await plant.results.get(unread) is None
+        silent.unreadable = set()
+        assert (await plant.result(unread, 60)).status == "completed"
+        await plant.empty()
+    assert [await plant.attempts(job) for job in (unread, second)] == [0, 0]
+
+
+async def _asked_for_others(silent: Silent, names: set[str]) -> bool:
+    return bool(set(silent.asked) - names)

@@ -118,6 +118,7 @@ class Admission:
         self._entering: dict[Lane, int] = {"live": 0, "bulk": 0}  # admitted, not kept yet
         self._kept: dict[Lane, int] = {"live": 0, "bulk": 0}  # since the last look
         self._done = 0  # results recorded since the last look
+        self._refused = False  # somebody, for the wait, since the last look
         self._by_pipeline: dict[str, int] = {}
         self.error: str | None = "the result store has not answered yet"
 
@@ -160,6 +161,7 @@ class Admission:
             raise _full(f"{self.waiting()} jobs are unfinished", 1.0)
         wait = self.expected_wait()
         if wait > self._max_wait * share:
+            self._refused = True
             raise _full(f"the expected wait is {min(wait, 999.0):.1f} s", wait - self._max_wait * share)
         self._entering[lane] += count
 
@@ -184,9 +186,12 @@ class Admission:
 
     async def look(self) -> None:
         """Ask the store how long the line is. Raises StoreError."""
-        counted, began, done = dict(self._kept), self._clock(), self._done
+        counted, began, done, refused = dict(self._kept), self._clock(), self._done, self._refused
+        self._refused = False
         seen = await self._results.unfinished()
-        if min(seen.count, self._seen.count) >= BUSY and (done or self._rate.value() is not None):
+        # a line that is short because it is refused is busy: else a rate that was low once would keep it short for ever
+        busy = refused or min(seen.count, self._seen.count) >= BUSY
+        if busy and (done or self._rate.value() is not None):
             self._rate.add(began - self._looked_at, done)
         self._seen, self._looked_at, self._done = seen, began, self._done - done
         for lane, count in counted.items():  # these are part of `seen` now

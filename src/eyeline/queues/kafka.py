@@ -64,7 +64,7 @@ Place = tuple[str, int]  # a Kafka topic and a partition
 
 @dataclass(frozen=True)
 class Read:
-    """A message that was read ahead: where it lies, and when it may be given out (seconds since the epoch)."""
+    """A message that was read ahead: where it lies, and when it may be given out (seconds of this process's monotonic clock)."""
 
     place: Place
     offset: int
@@ -198,7 +198,7 @@ class KafkaQueue:
                 failed.append(error)
 
         for message, attempt in messages:
-            headers = {"id": message.id, "attempt": str(attempt), "due": str(time.time() + message.delay)}
+            headers = {"id": message.id, "attempt": str(attempt)}
             producer.produce(
                 self._name(message), key=message.group, value=message.body, headers=headers, on_delivery=told
             )
@@ -353,20 +353,12 @@ class KafkaQueue:
             attempt=int(headers.get("attempt", "1")),
             receipt=f"{place[0]}/{place[1]}/{message.offset()}/{self._generation}",
         )
-        due = float(headers.get("due", "0")) if ".retry-" in place[0] else 0.0
-        return Read(place, message.offset(), self._rounded(place[0], due, message), delivery)
-
-    def _rounded(self, name: str, due: float, message: Any) -> float:
-        """A delay between two retry topics is that of the longer one: their order is that in which they are put."""
-        if ".retry-" not in name:
-            return due
-        kept_at: float = message.timestamp()[1] / 1000
-        return max(due, kept_at + int(name.rpartition("-")[2]))
+        return Read(place, message.offset(), _due(place[0], message), delivery)
 
     def _take(self, limit: int) -> list[Delivery]:
         """Look first: what waits here of one lane must not keep the other's from being seen."""
         self._read(0.0)
-        now = time.time()
+        now = time.monotonic()
         with self._state:
             for read in [read for read in self._later if read.due <= now]:
                 self._lines[read.delivery.topic].append(read)
@@ -438,6 +430,17 @@ class KafkaQueue:
             by_topic[self._topic(name)] -= count
         waiting = {topic: count for topic, count in by_topic.items() if count > 0}
         return QueueStats(depth=sum(waiting.values()), in_flight=len(held), oldest_age=None, by_topic=waiting)
+
+
+def _due(name: str, message: Any) -> float:
+    """When what was put there may be given out: after its retry topic's delay, less its age. Only its age goes by the clocks of
+    two machines, so that one which was set back makes nobody wait for longer than the delay.
+    """
+    if ".retry-" not in name:
+        return 0.0
+    delay = float(name.rpartition("-")[2])
+    age: float = time.time() - message.timestamp()[1] / 1000
+    return time.monotonic() + min(delay - age, delay)
 
 
 def _place(delivery: Delivery) -> Place:

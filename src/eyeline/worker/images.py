@@ -1,6 +1,7 @@
 """One image's way through the worker: known already? → fetch → decode → steps → record. Says what became of each job."""
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
@@ -14,7 +15,7 @@ from eyeline.core.dedupe import duplicate
 from eyeline.core.errors import BlobError, InferenceUnavailable, QueueError, StoreError, TooLarge
 from eyeline.core.retry import backoff
 from eyeline.core.telemetry import QUEUE_WAIT, STAGE, logger
-from eyeline.core.types import LANES, Delivery, Job, Result
+from eyeline.core.types import LANES, BlobRef, Delivery, Job, Result
 from eyeline.inference.base import ModelChanged, Predictor
 from eyeline.queues.base import Queue
 from eyeline.stores.blobs.base import BlobStore
@@ -39,6 +40,8 @@ T = TypeVar("T")
 READER = 1
 #: Deliveries of one message after which it is failed although nothing was charged.
 SAFETY_NET = 100
+#: Seconds after which an image that cannot be read may be the only one.
+ALONE = 15.0
 #: Images of more bytes than this are copied in a thread.
 LARGE = 1_000_000
 
@@ -283,17 +286,28 @@ class Images:
         await self.plans.refresh()
 
     def _blob_probe(self, job: Job) -> Callable[[], Awaitable[object]]:
-        """Reads the image that could not be read; gives up on it after a while, for it alone may be unreadable."""
-        until = time.monotonic() + 15.0
+        """Reads the image that could not be read. It alone may be unreadable: after a while it is enough that the store can
+        tell of another that it is not there. A store that does not answer at all is not tried with one image after the other,
+        each of which would be handed back for longer and longer.
+        """
+        until = time.monotonic() + ALONE
 
         async def probe() -> None:
             try:
-                await self.blobs.get(job.blob)
+                await self._blobs_answer(job.blob)
             except BlobError:
                 if time.monotonic() < until:
                     raise
+                await self._blobs_answer(BlobRef(f"{job.site}/{os.urandom(32).hex()}", 0, ""))
 
         return probe
+
+    async def _blobs_answer(self, ref: BlobRef) -> None:
+        try:
+            await self.blobs.get(ref)
+        except BlobError as error:
+            if error.transient:
+                raise
 
 
 def _read(delivery: Delivery) -> Job:

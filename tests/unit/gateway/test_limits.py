@@ -22,6 +22,8 @@ class Line:
     number: int = 0
     max_unfinished: int = 100
     max_wait: float = 0.8
+    takes: float = 0.0  # seconds that each job needs, however few there are
+    sent: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.admission = Admission(
@@ -46,12 +48,15 @@ class Line:
         self.admission.leave(lane)
         if lane == "live":
             self.jobs.append(str(self.number))
+            self.sent[str(self.number)] = self.now
         else:
             self.bulk += 1
         return True
 
     def complete(self, count: int) -> None:
         for _ in range(min(count, len(self.jobs))):
+            if self.sent[self.jobs[0]] + self.takes > self.now:
+                return
             self.admission.completed(self.jobs.pop(0))
 
     async def run(self, seconds: float, offered: float, capacity: float) -> tuple[int, int, int]:
@@ -100,6 +105,14 @@ async def test_after_overload_everyone_is_let_in_again() -> None:
     line = Line(max_unfinished=1000)
     await line.run(5, offered=300, capacity=100)
     await line.run(1, offered=0, capacity=100)
+    assert (await line.run(5, offered=50, capacity=100))[1] == 0
+
+
+async def test_after_an_outage_everyone_is_let_in_again_though_each_job_takes_its_time() -> None:
+    line = Line(max_unfinished=1000, takes=0.4)
+    await line.run(5, offered=50, capacity=100)
+    await line.run(30, offered=50, capacity=0)
+    await line.run(5, offered=50, capacity=100)
     assert (await line.run(5, offered=50, capacity=100))[1] == 0
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
-from sqlalchemy import Dialect, Select, bindparam, literal, select, update
+from sqlalchemy import Dialect, Double, Select, bindparam, cast, extract, func, literal, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from eyeline.core.clock import isoformat, utcnow
@@ -47,7 +47,7 @@ class AuditStatements:
         self.add_action = prepared(add(actions))
         self.add_block = prepared(add(audit_blocks).on_conflict_do_nothing().returning(audit_blocks.c.number))
         self.add_checkpoint = prepared(add(audit_checkpoints).on_conflict_do_nothing())
-        self.hold = prepared(_hold(add(leases)))
+        self._hold = prepared(_hold(insert(leases), dialect))
         self.place = prepared(
             update(audit)
             .where(audit.c.seq == which, audit.c.block.is_(None))
@@ -63,11 +63,20 @@ class AuditStatements:
             _with_bodies().where(audit.c.block.between(bindparam("first"), bindparam("last"))).order_by(*order)
         )
 
+    def take_turn(self, cursor: Any, name: str, holder: str, lease: float) -> bool:
+        """Whether the lease is this holder's, from now on for so many seconds."""
+        return bool(self._hold.rows(cursor, name=name, holder=holder, lease=lease, now=time.time()))
 
-def _hold(clause: Any) -> Any:
-    """The lease, for its holder or for whoever comes after its end."""
+
+def _hold(insert: Any, dialect: Dialect) -> Any:
+    """The lease, for its holder or for whoever comes after its end, by one clock for all of them: the server's, where there
+    is one, and else this machine's.
+    """
+    servers = dialect.name == "postgresql"
+    now: Any = cast(extract("epoch", func.clock_timestamp()), Double) if servers else bindparam("now", type_=Double)
+    clause = insert.values(name=bindparam("name"), holder=bindparam("holder"), until=now + bindparam("lease"))
     fresh = clause.excluded
-    free = (leases.c.holder == fresh.holder) | (leases.c.until < bindparam("now"))
+    free = (leases.c.holder == fresh.holder) | (leases.c.until < now)
     return clause.on_conflict_do_update(
         index_elements=["name"], set_={"holder": fresh.holder, "until": fresh.until}, where=free
     ).returning(leases.c.name)
@@ -117,9 +126,7 @@ class Audit:
         do = self._audit
 
         def seal(cursor: Any) -> bool:
-            now = time.time()
-            held = do.hold.rows(cursor, name=LEASE, holder=holder, until=now + lease, now=now)
-            if not held or not do.add_block.rows(cursor, **asdict(block)):
+            if not do.take_turn(cursor, LEASE, holder, lease) or not do.add_block.rows(cursor, **asdict(block)):
                 return False
             places = [{"which": seq, "block": block.number, "position": place} for place, seq in enumerate(seqs)]
             if len(do.place.many(cursor, places).fetchall()) != len(places):

@@ -4,7 +4,6 @@ part of the SQL store.
 What must not be deleted is looked for in the transaction that decides, so that a hold which was placed before it is heard.
 """
 
-import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -257,9 +256,7 @@ class Keeping:
 
     async def take_turn(self: _Store, name: str, holder: str, lease: float) -> bool:
         """As the sealer's lease."""
-        now = time.time()
-        values = {"name": name, "holder": holder, "until": now + lease, "now": now}
-        return await self._writer.write(lambda cursor: bool(self._audit.hold.rows(cursor, **values)))
+        return await self._writer.write(lambda cursor: self._audit.take_turn(cursor, name, holder, lease))
 
     async def size(self: _Store) -> int:
         """As the database itself says."""

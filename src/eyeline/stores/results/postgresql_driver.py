@@ -172,6 +172,7 @@ class Connection:
 
     def __init__(self, dsn: str, *, writing: bool, patience: float | None) -> None:
         self._writing = writing
+        self._begun = False
         self._loop = asyncio.new_event_loop()
         self._statements: dict[str, Any] = {}
         self._made = 0
@@ -236,14 +237,17 @@ class Connection:
         """What is not `durable` is safe from the death of this process; the death of the server may undo it."""
         if self._writing and not self.in_transaction:
             self.run(self.raw.execute("BEGIN" if durable else "BEGIN; SET LOCAL synchronous_commit TO off"))
+            self._begun = True
 
     def commit(self) -> None:
-        """Make it durable, unless begun otherwise."""
-        if self.in_transaction:
+        """Make it durable, unless begun otherwise. That the server died since it was begun is an error: nothing is kept."""
+        if self._begun or self.in_transaction:
+            self._begun = False
             self.run(self.raw.execute("COMMIT"))
 
     def rollback(self) -> None:
         """Forget what the transaction did; what a dead server did not commit is forgotten already."""
+        self._begun = False
         if self.in_transaction:
             self.run(self.raw.execute("ROLLBACK"))
 
