@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from eyeline.core.clock import utcnow
+from eyeline.core.telemetry import UTILISATION
 from eyeline.gateway.auth import new_key
 from eyeline.gateway.limits import Admission
 from eyeline.gateway.recorder import MINUTE, Recorder
@@ -30,6 +31,7 @@ async def finished(here: Running, count: int, site: str, **changes: Any) -> None
 
 
 async def test_results_are_counted_once_by_whichever_gateway_and_told_by_site(tmp_path: Path) -> None:
+    UTILISATION.clear()  # a test before this one may have had a device, in this process
     secret, digest = new_key()
     northern, northern_digest = new_key()
     keys = [

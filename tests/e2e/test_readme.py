@@ -41,7 +41,7 @@ def test_each_step_is_three_lines_at_most() -> None:
 
 def test_make_demo_finds_what_was_planted(tmp_path: Path) -> None:
     # not as a part of the make that runs the tests, which would add its own lines
-    done = _run([*_command("make demo"), "FOR=45"], ROOT, MAKEFLAGS="", MAKELEVEL="0")
+    done = _run([*_command("make demo"), "FOR=35"], ROOT, MAKEFLAGS="", MAKELEVEL="0")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     last = done.stdout.strip().splitlines()[-1]
     assert re.fullmatch(r"planted \d+, found \d+, missed \d+, falsely raised \d+", last), last

@@ -35,6 +35,8 @@ SENDERS = 4
 REPLAYED = 4
 REPORT_EVERY = 1.0
 DRAIN = 5.0
+#: Longer than it takes to let go of a camera and a broker, which a second cancellation would cut short.
+CANCEL_AGAIN = 10.0
 _FPS_WINDOW = 10.0
 
 DROPPED_SPOOL_FULL = "spool_full"
@@ -350,6 +352,12 @@ def _triggered(frame: Frame, capture: Capture) -> Frame:
 
 
 async def _end(tasks: Sequence[asyncio.Task[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
+    """Cancelled until they have ended: `asyncio.wait_for`, on which the MQTT client stands, loses a cancellation that comes in
+    the moment in which what it waits for is done (Python before 3.12).
+    """
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN)
     await asyncio.gather(*tasks, return_exceptions=True)

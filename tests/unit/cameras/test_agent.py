@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from eyeline.cameras.agent import CameraAgent
+from eyeline.cameras.agent import CameraAgent, _end
 from eyeline.cameras.delivery import answer_of
 from eyeline.cameras.spool import Counts, Spool
 from eyeline.core.clock import parse_time, utcnow
@@ -289,3 +289,18 @@ def test_what_a_status_means(status: int, verdict: str) -> None:
 @pytest.mark.parametrize(("header", "wait"), [("2", 2.0), ("0", 0.05), ("999", 30.0), ("soon", 1.0), ("", 1.0)])
 def test_how_long_a_busy_gateway_is_left_alone(header: str, wait: float) -> None:
     assert answer_of(429, {"Retry-After": header}).wait == wait
+
+
+async def test_a_task_that_loses_its_cancellation_is_cancelled_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eyeline.cameras.agent.CANCEL_AGAIN", 0.01)
+
+    async def loses() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        await asyncio.sleep(60)
+
+    task = asyncio.create_task(loses())
+    await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await _end([task])
+    assert task.cancelled()

@@ -327,7 +327,7 @@ async def measure_naive(bundle: Bundle, images: Path, seconds: float) -> Figures
         await _until_open(port, process)
         watched = psutil.Process(process.pid)
         before = sum(watched.cpu_times()[:2])
-        plan = LoadPlan(url=url, kind="naive", images=str(images), seconds=seconds, clients=16)
+        plan = _naive_plan(url, images, seconds, clients=16)
         closed = await load(plan)
         cpu = (sum(watched.cpu_times()[:2]) - before) * closed["seconds"] / (closed["seconds"] + plan.warmup)
         rate, at_2s = await _ramp(url, images, seconds, closed["rate"])
@@ -344,9 +344,13 @@ async def measure_naive(bundle: Bundle, images: Path, seconds: float) -> Figures
         await process.wait()
 
 
+def _naive_plan(url: str, images: Path, seconds: float, **what: Any) -> LoadPlan:
+    return LoadPlan(url=url, kind="naive", images=str(images), seconds=seconds, warmup=min(1.0, seconds), **what)
+
+
 async def _ramp(url: str, images: Path, seconds: float, capacity: float) -> tuple[float, float]:
     for share in (0.8, 0.9, 1.0, 1.1, 1.25, 1.5):
-        seen = await load(LoadPlan(url=url, kind="naive", images=str(images), seconds=seconds, rate=share * capacity))
+        seen = await load(_naive_plan(url, images, seconds, rate=share * capacity))
         p99 = seen["p99"] or 30.0  # nothing answered in time: as bad as the client's patience
         if p99 >= 2.0:
             return share * capacity, p99
