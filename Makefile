@@ -11,6 +11,9 @@ TRUNK ?=
 BASE ?=
 VARIANT ?=
 
+# where the environment forbids it, each of the hundreds of processes would compile all the source anew
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check lint types floors docs screenshots soak bench image lock train-pcb train-parcel train-grocery clean
 
@@ -41,7 +44,7 @@ demo: $(VENV)/runtime ## all of it, live, with two belts and a line (FOR=30 ends
 	@$(BIN)/eyeline demo $(if $(FOR),--for $(FOR))
 
 test: $(VENV)/test ## all tests, in at most 12 minutes on two cores
-	$(BIN)/pytest -q -n 5 --dist worksteal tests/chaos tests/benchmark tests/e2e tests/contract tests/unit
+	$(BIN)/pytest -q -n 4 --dist worksteal tests/chaos tests/benchmark tests/e2e tests/contract tests/unit
 	$(BIN)/pytest -q -n 3 --dist loadscope tests/web
 
 check: lint types floors docs ## lint, types, floors, docs

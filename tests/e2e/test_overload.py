@@ -29,7 +29,7 @@ def test_beyond_its_bound_the_gateway_refuses_and_keeps_what_it_accepted(tmp_pat
         "pipelines": [{"name": "b", "steps": [{"name": "b", "model": "brightness"}]}],
     }
     with running_system(tmp_path, settings_for(tmp_path / "data", tmp_path / "models", more)) as system:
-        answers = asyncio.run(_flood(system.url, 600))
+        answers = asyncio.run(_flood(system.url, 300))
         statuses = {answer.status_code for answer in answers}
         assert statuses == {202, 429}, statuses
         refused = [answer for answer in answers if answer.status_code == 429]

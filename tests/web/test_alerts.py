@@ -162,7 +162,7 @@ def test_many_are_ticked_by_key_and_resolved_together(page: Watched, full: Site)
 
 
 def test_who_changed_it_first_is_right(page: Watched, full: Site) -> None:
-    row = full.alert(full.result("belt-05"), rule="twice")
+    row = full.alert(full.result("belt-04"), rule="twice")
     shown = _open(page, row)
     shown.keyboard.press("p")  # what others do does not reach this page now
     with full.client() as client:
