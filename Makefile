@@ -44,7 +44,7 @@ demo: $(VENV)/runtime ## all of it, live, with two belts and a line (FOR=30 ends
 	@$(BIN)/eyeline demo $(if $(FOR),--for $(FOR))
 
 test: $(VENV)/test ## all tests, in at most 12 minutes on two cores
-	$(BIN)/pytest -q -n 4 --dist worksteal tests/chaos tests/benchmark tests/e2e tests/contract tests/unit
+	$(BIN)/pytest -q -n 4 --dist loadscope --no-loadscope-reorder tests/chaos tests/benchmark tests/e2e tests/contract tests/unit
 	$(BIN)/pytest -q -n 3 --dist loadscope tests/web
 
 check: lint types floors docs ## lint, types, floors, docs

@@ -122,6 +122,7 @@ def test_submit_shows_a_table_and_jsonl_gives_results(system: RunningSystem, tmp
 
 
 def test_results_slo_and_queue_answer_on_the_command_line(system: RunningSystem) -> None:
+    assert system.client().post("/v1/images", params={"wait": 10}, content=unique_jpeg(4710)).status_code == 200
     assert "completed" in _eyeline("results", "--limit", "5", "--url", system.url).stdout
     table = _eyeline("slo", "--url", system.url).stdout
     for row in ("API response", "queue wait", "GPU utilisation", "error rate", "images per second"):
