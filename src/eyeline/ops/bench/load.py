@@ -147,7 +147,9 @@ def main(text: str) -> None:
     """Carry out the plan in `text`."""
     plan = msgspec.json.decode(text, type=LoadPlan)
     figures: dict[str, Any] = asdict(uvloop.run(Generator(plan).run()))
-    print(json.dumps(figures))
+    # not `print`: with PYTHONUNBUFFERED set, what a pipe does not take at once would be lost
+    with open(sys.stdout.fileno(), "wb", closefd=False) as out:
+        out.write(json.dumps(figures).encode())
 
 
 if __name__ == "__main__":
