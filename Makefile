@@ -40,12 +40,14 @@ $(VENV)/test: $(VENV)/python requirements/test.txt pyproject.toml
 setup: $(VENV)/runtime ## install Eyeline into .venv
 	@echo "Ready. Type '. $(VENV)/bin/activate', then 'eyeline --help'."
 
-demo: $(VENV)/runtime ## all of it, live, with two belts and a line (FOR=30 ends after 30 s)
+demo: $(VENV)/runtime ## all of it, live, with two belts and a line (FOR=30: 30 s of it)
 	@$(BIN)/eyeline demo $(if $(FOR),--for $(FOR))
 
 test: $(VENV)/test ## all tests, in at most 12 minutes on two cores
-	$(BIN)/pytest -q -n 4 --dist loadscope --no-loadscope-reorder tests/chaos tests/benchmark tests/e2e tests/contract tests/unit
-	$(BIN)/pytest -q -n 3 --dist loadscope tests/web
+	@failed=0; \
+	$(BIN)/pytest -q -n 4 --dist loadscope --no-loadscope-reorder tests/chaos tests/benchmark tests/e2e tests/contract tests/unit || failed=1; \
+	$(BIN)/pytest -q -n 3 --dist loadscope tests/web || failed=1; \
+	exit $$failed
 
 check: lint types floors docs ## lint, types, floors, docs
 

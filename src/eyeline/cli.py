@@ -192,7 +192,8 @@ def camera(name: str, config: Config = None) -> None:
 @app.command()
 def demo(
     seconds: Annotated[
-        float | None, typer.Option("--for", help="end after so many seconds (60 where there is no terminal)")
+        float | None,
+        typer.Option("--for", help="end so many seconds after the first result (60 where there is no terminal)"),
     ] = None,
     port: Annotated[int, typer.Option(help="first port to try")] = 8080,
     folder: Annotated[Path, typer.Option("--dir", help="its data; wiped on every start")] = Path(".demo"),

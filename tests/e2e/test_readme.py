@@ -30,18 +30,19 @@ def _command(start: str) -> list[str]:
     return next(line for line in lines if line.startswith(start)).split()
 
 
-def _run(words: list[str], cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+def _run(words: list[str], cwd: Path, timeout: float = 170, **env: str) -> subprocess.CompletedProcess[str]:
     environ = {**os.environ, **env, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    return subprocess.run(words, cwd=cwd, env=environ, capture_output=True, text=True, timeout=170, check=False)
+    return subprocess.run(words, cwd=cwd, env=environ, capture_output=True, text=True, timeout=timeout, check=False)
 
 
 def test_each_step_is_three_lines_at_most() -> None:
     assert max(len(block.strip().splitlines()) for block in _blocks("bash")) <= 3
 
 
+@pytest.mark.timeout(330)  # on a busy machine the start alone may take its two minutes
 def test_make_demo_finds_what_was_planted(tmp_path: Path) -> None:
     # not as a part of the make that runs the tests, which would add its own lines
-    done = _run([*_command("make demo"), "FOR=35"], ROOT, MAKEFLAGS="", MAKELEVEL="0")
+    done = _run([*_command("make demo"), "FOR=15"], ROOT, 300, MAKEFLAGS="", MAKELEVEL="0")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     last = done.stdout.strip().splitlines()[-1]
     assert re.fullmatch(r"planted \d+, found \d+, missed \d+, falsely raised \d+", last), last

@@ -33,7 +33,7 @@ from eyeline.ops.planted import Clip, Judge, Score
 from eyeline.ops.slo import merged, read
 
 BUNDLED = Path(str(files("eyeline") / "bundled"))
-START_SECONDS = 90.0
+START_SECONDS = 120.0
 DISK_LIMIT = 450_000_000  # bytes under the demo's folder, of the 500 MB that it may take
 OLD = 60.0  # seconds after which a demo picture may go: its job is long finished
 
@@ -65,6 +65,7 @@ class State:
     address: str
     started: float = field(default_factory=time.monotonic)
     first: float | None = None
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
     results: int = 0
     failed: int = 0
     finds: int = 0
@@ -155,7 +156,10 @@ def demo_settings(folder: Path, port: int, inference_port: int, feeds: tuple[Fee
 async def run_demo(
     folder: Path, port: int, free_port: Callable[[str, int], int], seconds: float | None, console: Console
 ) -> int:
-    """Run in `folder` (absolute) until `seconds` are over or, where None, until Ctrl-C. Returns 0, or 1 if nothing was found."""
+    """Run in `folder` (absolute) for `seconds` from the first result on or, where None, until Ctrl-C.
+
+    Returns 0, or 1 if nothing was found.
+    """
     feeds = tuple(feed for feed in FEEDS if (BUNDLED / "clips" / f"{feed.name}.mp4").exists())
     if not feeds:
         raise ConfigError(f"the demo's clips are missing from {BUNDLED / 'clips'}; reinstall eyeline")
@@ -183,7 +187,7 @@ async def run_demo(
             await _show_until(process, state, seconds, console, folder)
         finally:
             await _end(process)
-    return _verdict(state, console)
+    return _verdict(state, folder, console)
 
 
 def _wipe(folder: Path) -> None:
@@ -216,17 +220,27 @@ async def _show_until(
     listener.add_done_callback(lambda _: stop.set())
     prober = asyncio.create_task(_probe(state))
     sweeper = asyncio.create_task(_stay_small(folder, stop, console))
-    if seconds is not None:
-        loop.call_later(seconds, stop.set)
+    timer = asyncio.create_task(_end_after(seconds, state, stop))
     try:
         await (_live(state, stop, console) if seconds is None else _lines(state, stop, console))
     finally:
-        for task in (listener, prober, sweeper):
+        tasks = (listener, prober, sweeper, timer)
+        for task in tasks:
             task.cancel()
-        done = await asyncio.gather(listener, prober, sweeper, return_exceptions=True)
+        done = await asyncio.gather(*tasks, return_exceptions=True)
     for outcome in done:
         if isinstance(outcome, BackendError | ConfigError):
             raise outcome
+
+
+async def _end_after(seconds: float | None, state: State, stop: asyncio.Event) -> None:
+    """The time is counted from the first result: how long a machine takes to start says nothing about what is found."""
+    if seconds is None:
+        return
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(state.begun.wait(), START_SECONDS)
+        await asyncio.sleep(seconds)
+    stop.set()
 
 
 async def _listen(process: asyncio.subprocess.Process, state: State, folder: Path) -> None:
@@ -325,6 +339,7 @@ def _take(state: State, kind: str, body: Mapping[str, Any]) -> None:
         return
     state.results += 1
     state.first = state.first or time.monotonic()
+    state.begun.set()
     state.arrivals.append(time.monotonic())
     if body["status"] == "failed":
         state.failed += 1
@@ -405,13 +420,14 @@ def _tracked(state: State, name: str) -> list[str]:
     return [str(len(score.things)), str(state.items[name]), str(len(score.read)), str(len(score.misread))]
 
 
-def _verdict(state: State, console: Console) -> int:
+def _verdict(state: State, folder: Path, console: Console) -> int:
     planted, found, missed, false = state.totals()
     console.print(_line(state), highlight=False, soft_wrap=True)
     if state.first is not None:
         console.print(f"first result after {state.first - state.started:.1f} s", highlight=False)
     if state.finds == 0:
-        console.print("nothing was found: see .demo/log", highlight=False)
+        what = "nothing was found" if state.results else "there was no result"
+        console.print(f"{what}: see {folder / 'log'}", highlight=False)
         return 1
     for name, judge in state.judges.items():
         score = judge.score
