@@ -26,6 +26,7 @@ from eyeline.stores.cache import open_cache
 from eyeline.stores.results import open_results
 from eyeline.stores.results.base import NewJob
 from eyeline.worker.worker import Worker
+from tests.system import patience
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -111,7 +112,7 @@ class Plant:
         await self.until(is_empty, seconds, "an empty queue")
 
     async def until(self, condition: Callable[[], Awaitable[Any]], seconds: float, what: str) -> Any:
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + patience(seconds)
         while time.monotonic() < deadline:
             found = await condition()
             if found:

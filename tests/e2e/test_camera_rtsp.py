@@ -73,7 +73,7 @@ async def watched(tmp_path: Path, gateway: SmallGateway, url: str) -> AsyncItera
         await arrives(gateway, 5)
     counts = books(tmp_path)
     assert closes(counts)
-    assert counts.in_hand == counts.spooled == 0
+    assert counts.in_hand == 0  # what came last may lie in the spool
     assert counts.accepted == len(gateway.kept)
     assert set(counts.dropped) <= {"corrupt", "newest_first"}
 

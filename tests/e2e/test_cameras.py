@@ -16,6 +16,7 @@ import pytest
 import tomli_w
 
 from eyeline.cameras.spool import Counts, Spool
+from tests.system import patience
 from tests.unit.cameras.gateway import SmallGateway
 
 SEED = 7
@@ -65,7 +66,7 @@ async def gateway() -> AsyncIterator[SmallGateway]:
 
 async def until(condition: Callable[[], Any], seconds: float, agent: Agent) -> None:
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(patience(seconds)):
             while not condition():
                 await asyncio.sleep(0.02)
     except TimeoutError:

@@ -9,6 +9,7 @@ from typing import Any
 from eyeline.cameras.agent import CameraAgent
 from eyeline.cameras.spool import Counts, Spool
 from eyeline.core.settings import CameraSettings
+from tests.system import patience
 from tests.unit.cameras.gateway import SmallGateway
 
 
@@ -40,7 +41,7 @@ async def small_gateway() -> AsyncIterator[SmallGateway]:
 
 async def until(condition: Callable[[], Any], seconds: float, said: Callable[[], object] = lambda: "") -> None:
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(patience(seconds)):
             while not condition():
                 await asyncio.sleep(0.02)
     except TimeoutError:

@@ -16,6 +16,7 @@ from eyeline.cameras.spool import Counts, Spool
 from eyeline.core.clock import parse_time, utcnow
 from eyeline.core.errors import ConfigError
 from eyeline.core.settings import CameraSettings
+from tests.system import patience
 from tests.unit.cameras.gateway import SmallGateway
 
 
@@ -60,7 +61,7 @@ async def running(agent: CameraAgent) -> AsyncIterator[asyncio.Task[None]]:
 
 
 async def until(condition: Callable[[], Any], seconds: float = 20.0) -> None:
-    async with asyncio.timeout(seconds):
+    async with asyncio.timeout(patience(seconds)):
         while not condition():
             await asyncio.sleep(0.01)
 
