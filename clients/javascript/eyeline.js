@@ -167,6 +167,35 @@
  */
 
 /**
+ * What a hold can name; what it does not name may be anything.
+ * @typedef {Object} Scope
+ * @property {string} [site]
+ * @property {string} [camera]
+ * @property {string} [ref]
+ * @property {string} [result]
+ * @property {string} [item]
+ * @property {Date | string} [since]
+ * @property {Date | string} [until]
+ */
+
+/**
+ * A legal hold: whatever fits all that it names is kept until it is lifted. `since` and `until` are about `captured_at`.
+ * @typedef {Object} Hold
+ * @property {string} id
+ * @property {string} reason
+ * @property {string} by
+ * @property {string} placed_at
+ * @property {string | null} [lifted_at]
+ * @property {string | null} [site]
+ * @property {string | null} [camera]
+ * @property {string | null} [ref]
+ * @property {string | null} [result]
+ * @property {string | null} [item]
+ * @property {string | null} [since]
+ * @property {string | null} [until]
+ */
+
+/**
  * @typedef {Object} Ask
  * @property {string} [method]
  * @property {Record<string, any>} [params]
@@ -323,6 +352,35 @@ export class Client {
   }
 
   /**
+   * Legal holds in force, in the order in which they were placed; with `lifted`, those that were lifted, too.
+   * @param {{ lifted?: boolean }} [options]
+   * @returns {Promise<Hold[]>}
+   */
+  async holds({ lifted = false } = {}) {
+    return (await this.get("/v1/holds", { all: lifted ? 1 : undefined })).holds;
+  }
+
+  /**
+   * Keeps whatever fits all of `scope` until the hold is lifted. Where an answer is lost it may be held twice.
+   * @param {string} reason
+   * @param {Scope} scope
+   * @returns {Promise<Hold>}
+   */
+  async placeHold(reason, scope) {
+    return this._post("/v1/holds", { reason, ...scope });
+  }
+
+  /**
+   * Ends a hold: what it kept may go.
+   * @param {string} id
+   * @param {string} reason
+   * @returns {Promise<Hold>}
+   */
+  async liftHold(id, reason) {
+    return this._post(`/v1/holds/${id}/lift`, { reason });
+  }
+
+  /**
    * Any other GET of the API as plain data: `get("/v1/counts", { by: "label" })`.
    * @param {string} path
    * @param {Record<string, any>} [params]
@@ -365,6 +423,12 @@ export class Client {
       }
       if (!signal?.aborted) await pause(backoff(++failures));
     }
+  }
+
+  /** @param {string} path @param {Record<string, any>} said @returns {Promise<any>} */
+  async _post(path, said) {
+    const headers = { "Content-Type": "application/json" };
+    return (await this._ask(path, { method: "POST", headers, body: JSON.stringify(said) })).json();
   }
 
   /**

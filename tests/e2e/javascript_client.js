@@ -16,7 +16,11 @@ const SCENES = {
     const result = await eyeline.wait(job, 20);
     const shown = await eyeline.picture(job.id, { overlay: true, width: 32 });
     const same = (await eyeline.result(job.id)).id === job.id && (await eyeline.job(job.id)).status === result.status;
-    return { job, result, shown: shown.size, same };
+    const hold = await eyeline.placeHold("case 12", { ref: "order 7", since: new Date(0) });
+    const held = (await eyeline.holds()).map((each) => [each.id === hold.id, each.ref, each.since]);
+    await eyeline.liftHold(hold.id, "case closed");
+    const left = [(await eyeline.holds()).length, (await eyeline.holds({ lifted: true })).length];
+    return { job, result, shown: shown.size, same, held, left };
   },
   async refused() {
     const error = await eyeline.submit(image, { pipeline: "parcel" }).catch((error) => error);

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from eyeline.pipeline.decode import decode
-from eyeline_client import AsyncClient, Client, Event, NotFound, Overloaded, Refused, Result, Retry, WaitTimeout
+from eyeline_client import AsyncClient, Client, Event, Hold, NotFound, Overloaded, Refused, Result, Retry, WaitTimeout
 from tests.cutting import cutting
 from tests.gateways import Running, jpeg, running
 
@@ -167,6 +168,26 @@ async def test_results_come_page_by_page_in_order_and_filtered(kind: Either, tmp
         page = await client.call("page", limit=3)
         assert (len(page.results), page.next is None) == (3, False)
         assert (await client.call("get", "/v1/counts", by=["label"])) is not None
+
+
+@both
+async def test_a_hold_is_placed_listed_and_lifted(kind: Either, tmp_path: Path) -> None:
+    async with running(tmp_path) as here:
+        client = kind(here.gateway.url)
+        since = datetime(2026, 3, 1, tzinfo=UTC)
+        hold: Hold = await client.call("place_hold", "case 12", ref="order 7", since=since)
+        assert (hold.reason, hold.ref, hold.since, hold.site, hold.lifted_at) == (
+            "case 12",
+            "order 7",
+            since,
+            None,
+            None,
+        )
+        assert await client.call("holds") == [hold]
+        lifted = await client.call("lift_hold", hold.id, "case closed")
+        assert (await client.call("holds"), await client.call("holds", lifted=True)) == ([], [lifted])
+        with pytest.raises(Refused, match="hold what"):
+            await client.call("place_hold", "everything")
 
 
 @both

@@ -1,6 +1,7 @@
 """What comes over raw sockets: smuggling, endless heads, trickling bodies, refusals that keep nobody hanging."""
 
 import asyncio
+import json
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -98,9 +99,32 @@ async def test_a_trickling_body_is_hung_up_on_and_leaves_its_place(
         await asyncio.sleep(0.2)
         assert (await here.send()).status_code == 429  # its place is taken
         async with asyncio.timeout(10):
-            assert (await reader.read()).startswith(b"HTTP/1.1 408")
+            head, _, problem = (await reader.read()).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 408 Request Timeout")
+        assert b"connection: close" in head
+        assert json.loads(problem)["code"] == "slow_body"
         writer.close()
         assert (await here.send()).status_code == 202
+        assert 'eyeline_refused_total{reason="slow_body"}' in (await here.client.get("/metrics")).text
+
+
+async def test_bodies_that_trickle_fast_enough_to_stay_keep_nobody_out(tmp_path: Path) -> None:
+    """They took every place; a second later these are anyone's, and who is done at last takes one of those that are left."""
+    async with running(tmp_path, gateway={"max_unfinished": 4}) as here:
+        slow = [await connect(here) for _ in range(4)]
+        for _, writer in slow:
+            writer.write(POST + b"Content-Length: %d\r\n\r\n" % len(jpeg()))
+        await asyncio.sleep(0.1)
+        assert (await here.send()).status_code == 429
+        for byte in jpeg()[:12]:
+            await asyncio.sleep(0.1)
+            for _, writer in slow:
+                writer.write(bytes([byte]))
+        assert [(await here.send(seed)).status_code for seed in range(1, 6)] == [202, 202, 202, 202, 429]
+        for reader, writer in slow:
+            writer.write(jpeg()[12:])
+            assert (await reader.readline()).startswith(b"HTTP/1.1 429")
+            writer.close()
 
 
 async def test_a_chunked_body_that_is_refused_once_it_is_read_leaves_the_connection_open(tmp_path: Path) -> None:

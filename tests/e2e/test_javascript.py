@@ -23,12 +23,13 @@ async def test_a_lost_answer_is_asked_for_again_and_makes_no_second_job(tmp_path
     async with running(tmp_path) as here, cutting(here.gateway.url) as cutter, here.working():
         cutter.lose = 1
         told = await _play("submit", cutter, tmp_path)
-        assert sum(chunk.startswith(b"POST") for chunk in cutter.requests) == 2
+        assert sum(chunk.startswith(b"POST /v1/images") for chunk in cutter.requests) == 2
         assert told["result"]["id"] == told["job"]["id"]
         assert (told["result"]["ref"], told["result"]["meta"]) == ("order 7", {"line": "3"})
         assert told["result"]["captured_at"] == "1970-01-01T00:00:00Z"
         assert told["same"]
         assert told["shown"] > 100
+        assert (told["held"], told["left"]) == ([[True, "order 7", "1970-01-01T00:00:00Z"]], [0, 1])
         listed = (await here.client.get("/v1/results")).json()["results"]
         assert [each["id"] for each in listed] == [told["job"]["id"]]
 

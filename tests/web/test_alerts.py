@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 from pypdf import PdfReader
 
@@ -159,6 +160,41 @@ def test_many_are_ticked_by_key_and_resolved_together(page: Watched, full: Site)
     expect(shown.locator(".toast").last).to_contain_text("Resolved: 3 alerts")
     assert [_state(full, row) for row in rows] == [("resolved", "test")] * 3
     expect(shown.locator("#many")).to_be_hidden()
+
+
+def test_those_that_are_ticked_are_noted_assigned_and_snoozed_together(page: Watched, full: Site) -> None:
+    rows = [full.alert(full.result("belt-04"), rule=f"together {number}", severity="critical") for number in range(2)]
+    shown = _open(page, rows[0])
+
+    def tick() -> None:
+        for row in rows:
+            shown.locator(f'.alert[data-alert="{row.id}"] .alert__open').focus()
+            shown.keyboard.press("x")
+
+    tick()
+    shown.keyboard.press("n")
+    expect(shown.locator("#many [name=note]")).to_be_focused()
+    assert Axe().run(shown, "#many").violations_count == 0
+    shown.keyboard.type("glue on both")
+    shown.keyboard.press("Enter")
+    expect(shown.locator(".toast").last).to_contain_text("Noted: 2 alerts")
+    expect(shown.locator("#many")).to_be_hidden()
+    shown.keyboard.press("Escape")
+    tick()
+    shown.keyboard.press("m")
+    shown.locator("#many [name=to]").fill("Ana")
+    shown.keyboard.press("Enter")
+    expect(shown.locator(".toast").last).to_contain_text("Assigned: 2 alerts")
+    shown.keyboard.press("Escape")
+    tick()
+    shown.locator("#many").get_by_role("button", name="15 min").click()
+    expect(shown.locator(".toast").last).to_contain_text("Snoozed: 2 alerts")
+    for row in rows:
+        found = full.run(full.results.get_alert(row.id))
+        assert found is not None
+        assert (found.state, found.assignee, found.snoozed_until is not None) == ("open", "Ana", True)
+        noted = [each.body.get("note") for each in full.run(full.results.history(row.id)) if each.what == "note"]
+        assert noted == ["glue on both"]
 
 
 def test_who_changed_it_first_is_right(page: Watched, full: Site) -> None:

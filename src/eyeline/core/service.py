@@ -12,6 +12,8 @@ from eyeline.core.telemetry import claim_metrics, logger
 
 log = logger("service")
 
+_PARENT = "EYELINE_PARENT"
+
 
 class Service(Protocol):
     """A role. `run` works until `stop` is set, then finishes what is in hand, hands the rest back and returns."""
@@ -42,13 +44,17 @@ async def _until_signal(make: Callable[[], Service]) -> None:
             await orphan
 
 
+def tied() -> dict[str, str]:
+    """For the environment of a service that this process starts: it ends with this one, however that dies."""
+    return {_PARENT: str(os.getpid())}
+
+
 async def _stop_when_orphaned(stop: asyncio.Event) -> None:
-    """A child of `eyeline up` ends with it, also where the kernel has no parent-death signal."""
-    parent = os.getppid()
-    supervised = os.environ.get("EYELINE_SUPERVISED") == "1"
-    while supervised and not stop.is_set():
-        if os.getppid() != parent:
-            log.warning("the supervisor is gone; stopping")
+    """Looked at once a second, as not every kernel has a parent-death signal."""
+    parent = os.environ.get(_PARENT)
+    while parent and not stop.is_set():
+        if str(os.getppid()) != parent:
+            log.warning("the process that started this one is gone; stopping", parent=parent)
             stop.set()
         await asyncio.sleep(1.0)
 

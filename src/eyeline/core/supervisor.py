@@ -13,6 +13,7 @@ from pathlib import Path
 
 from eyeline.core.errors import ConfigError
 from eyeline.core.retry import backoff
+from eyeline.core.service import tied
 from eyeline.core.telemetry import RESTARTS, forget_process, logger
 
 log = logger("supervisor")
@@ -101,7 +102,7 @@ class Supervisor:
     async def _live(self, role: Role) -> int:
         process = await asyncio.create_subprocess_exec(
             *role.argv,
-            env={**os.environ, **role.env, "EYELINE_SUPERVISED": "1", "EYELINE_ROLE": role.name},
+            env={**os.environ, **role.env, **tied(), "EYELINE_ROLE": role.name},
             stdin=asyncio.subprocess.DEVNULL,
             start_new_session=True,  # a terminal's Ctrl-C reaches the supervisor alone, which drains in order
         )

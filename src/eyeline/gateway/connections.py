@@ -1,15 +1,18 @@
 """Connections under watch: slow or oversized heads, trickling bodies, readers that stop reading, too many at once.
+Who is hung up on is told why first.
 
 uvicorn bounds none of these. One sweep a second looks at every connection, so that a request costs no timer of its own.
 """
 
 import asyncio
 from collections import Counter
+from http import HTTPStatus
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from eyeline.core.telemetry import REFUSED, logger
+from eyeline.gateway.problem import Problem, retry_header
 
 log = logger("gateway")
 
@@ -22,8 +25,15 @@ BODY_WINDOW = 5.0  # seconds within which BODY_BYTES of a body must come
 BODY_BYTES = 50_000
 READ_SECONDS = 30.0  # for which a client may leave an answer unread
 
-_TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
-_TOO_MANY = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 2\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+_SLOW_HEAD = Problem(408, "slow_head", f"the request's head was not here after {HEAD_SECONDS:g} s; send it at once")
+_SLOW_BODY = Problem(
+    408,
+    "slow_body",
+    f"fewer than {BODY_BYTES} bytes of the body came within {BODY_WINDOW:g} s; send it faster, or in parts",
+)
+_TOO_MANY = Problem(
+    503, "too_many_connections", "too many connections are open; close some, or use them again", retry_header(2)
+)
 
 
 class Guard:
@@ -75,7 +85,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head = 0
         self._unread_since: float | None = None
         if not self.guard.enter(self, self._address):
-            self._hang_up("too_many_connections", _TOO_MANY)
+            self._hang_up(_TOO_MANY)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clock."""
@@ -130,7 +140,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self._phase == "head" and now - self._since > HEAD_SECONDS:
-            self._hang_up("slow_head", _TOO_SLOW if self._head else b"")
+            self._hang_up(_SLOW_HEAD, told=self._head > 0)
         elif self._phase == "body":
             self._inspect_body(now)
         self._inspect_reader(now)
@@ -141,8 +151,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if not waits and now - self._since <= BODY_WINDOW:
             return
         if not waits and self._bytes < BODY_BYTES:
-            started = self.cycle.response_started
-            self._hang_up("slow_body", b"" if started else _TOO_SLOW)
+            self._hang_up(_SLOW_BODY, told=not self.cycle.response_started)
             return
         self._since, self._bytes = now, 0
 
@@ -155,12 +164,20 @@ class GuardedProtocol(HttpToolsProtocol):
             REFUSED.labels(reason="slow_reader").inc()
             self.transport.abort()
 
-    def _hang_up(self, reason: str, answer: bytes) -> None:
-        REFUSED.labels(reason=reason).inc()
-        log.info("hung up", reason=reason, client=self._address)
-        if answer:
-            self.transport.write(answer)
+    def _hang_up(self, why: Problem, *, told: bool = True) -> None:
+        REFUSED.labels(reason=why.code).inc()
+        log.info("hung up", reason=why.code, client=self._address)
+        if told:
+            self.transport.write(_last_words(why))
         self.transport.close()
+
+
+def _last_words(problem: Problem) -> bytes:
+    """The whole answer, on a connection that is closed behind it."""
+    body = problem.body()
+    headers = [*problem.all_headers(body), (b"connection", b"close")]
+    status = f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}".encode()
+    return b"\r\n".join([status, *(name + b": " + value for name, value in headers), b"", body])
 
 
 def bound(guard: Guard) -> Any:

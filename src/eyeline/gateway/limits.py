@@ -31,6 +31,10 @@ PIPELINE_SHARE = 0.5
 WINDOW = 2.0
 #: No answer at all for this long, though jobs came in: the workers are gone.
 STALLED = 2.0
+#: Seconds for which a place is kept for a body that is still on its way; ordinary ones take a few milliseconds.
+PATIENCE = 1.0
+#: Seconds within which a body may come however little memory is left; after that it needs half of it to be free.
+UNHURRIED = 10.0
 
 
 class Rate:
@@ -116,6 +120,7 @@ class Admission:
         self._seen = Unfinished(count=0, oldest=None)
         self._looked_at = clock()
         self._entering: dict[Lane, int] = {"live": 0, "bulk": 0}  # admitted, not kept yet
+        self._coming: OrderedDict[Place, float] = OrderedDict()  # of these: not here yet, and since when; oldest first
         self._kept: dict[Lane, int] = {"live": 0, "bulk": 0}  # since the last look
         self._done = 0  # results recorded since the last look
         self._refused = False  # somebody, for the wait, since the last look
@@ -132,6 +137,7 @@ class Admission:
 
     def waiting(self, lane: Lane | None = None) -> int:
         """Unfinished jobs, those included that were kept since the last look or are on their way in."""
+        self._pass_on()
         if lane is None:
             return self._seen.count + sum(self._entering.values()) + sum(self._kept.values())
         return self._seen.by_lane.get(lane, 0) + self._entering[lane] + self._kept[lane]
@@ -148,26 +154,44 @@ class Admission:
         share = LIVE_SHARE if self.waiting("bulk") else 1.0
         return ahead / max(rate * share, 1e-3)
 
-    def enter(self, lane: Lane, pipeline: str = "", count: int = 1) -> None:
-        """Take places in the line. Raises Overloaded. `leave` gives them back, whatever came of the request.
+    def enter(self, lane: Lane, pipeline: str = "") -> "Place":
+        """Take a place in the line, before what it is for has come. Raises Overloaded."""
+        place = Place(self, lane, pipeline)
+        self.take(place)
+        self._coming[place] = self._clock()
+        return place
 
-        One pipeline, whose model may not be ready, fills no more than half of the line.
-        """
+    def take(self, place: "Place") -> None:
+        """Raises Overloaded. One pipeline, whose model may not be ready, fills no more than half of the line."""
+        lane, pipeline = place.lane, place.pipeline
         stuck = self._by_pipeline.get(pipeline, 0)
         if stuck > self._max_unfinished * PIPELINE_SHARE:
             raise _full(f"{stuck} jobs wait for the pipeline {pipeline!r}", 1.0)
         share = 0.5 if lane == "bulk" else 1.0  # bulk is refused first
-        if self.waiting() + count > self._max_unfinished * share:
+        if self.waiting() + 1 > self._max_unfinished * share:
             raise _full(f"{self.waiting()} jobs are unfinished", 1.0)
         wait = self.expected_wait()
         if wait > self._max_wait * share:
             self._refused = True
             raise _full(f"the expected wait is {min(wait, 999.0):.1f} s", wait - self._max_wait * share)
-        self._entering[lane] += count
+        self._entering[lane] += 1
+        place.held = True
 
-    def leave(self, lane: Lane, count: int = 1) -> None:
-        """Give back places."""
-        self._entering[lane] -= count
+    def here(self, place: "Place") -> None:
+        """It waits for nothing any more."""
+        self._coming.pop(place, None)
+
+    def give_back(self, place: "Place") -> None:
+        """Somebody else may have it."""
+        self.here(place)
+        self._entering[place.lane] -= place.held
+        place.held = False
+
+    def _pass_on(self) -> None:
+        """The places of those who let us wait: else a few hundred trickling bodies would keep all others out."""
+        late = self._clock() - PATIENCE
+        while self._coming and next(iter(self._coming.values())) < late:
+            self.give_back(next(iter(self._coming)))
 
     def kept(self, lane: Lane, id: str) -> None:  # noqa: A002
         """A job is in the store."""
@@ -208,6 +232,26 @@ class Admission:
             except BackendError as error:
                 self.error = str(error)
             await asyncio.sleep(POLL)
+
+
+class Place:
+    """One request's place in the line, from before its body is read until its job is kept."""
+
+    def __init__(self, admission: Admission, lane: Lane, pipeline: str) -> None:
+        self._admission = admission
+        self.lane: Lane = lane
+        self.pipeline = pipeline
+        self.held = False
+
+    def arrived(self) -> None:
+        """All of it is here. Raises Overloaded where that took so long that others got the place, and none is left."""
+        self._admission.here(self)
+        if not self.held:
+            self._admission.take(self)
+
+    def leave(self) -> None:
+        """Give it back, whatever came of the request."""
+        self._admission.give_back(self)
 
 
 def _full(why: str, wait: float) -> Overloaded:
@@ -260,10 +304,12 @@ class RateLimit:
 
 
 class ByteBudget:
-    """Bytes of request bodies that may be in memory at once."""
+    """Bytes of request bodies that may be in memory at once. Slow ones keep others out no more than large ones do."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.free = total
+        self._half = total // 2
+        self.clock = clock
 
     @contextlib.contextmanager
     def hold(self, size: int) -> Iterator["Hold"]:
@@ -283,18 +329,28 @@ class ByteBudget:
         if size > self.free:
             raise Overloaded("too many large uploads at once; try again in a second", status=503)
 
+    def check_slow(self, since: float) -> None:
+        """Raises Overloaded where memory is short and that body has been coming for long."""
+        seconds = self.clock() - since
+        if self.free < self._half and seconds > UNHURRIED:
+            raise Overloaded(
+                f"many uploads at once, and this one is not here after {seconds:.0f} s; try again", status=503
+            )
+
 
 class Hold:
     """One request's share of the budget."""
 
     def __init__(self, budget: ByteBudget) -> None:
         self._budget = budget
+        self._began = budget.clock()
         self.size = 0
 
     def grow(self, size: int) -> None:
         """Hold at least `size` bytes. Raises Overloaded."""
         more = size - self.size
         self._budget.check(more)
+        self._budget.check_slow(self._began)
         if more > 0:
             self._budget.free -= more
             self.size = size

@@ -89,15 +89,16 @@ class Upload:
         kind = kind_of(headers)
         limit = limit_of(kind, state.settings.gateway.max_bytes)
         declared = declared_size(headers, limit)
-        state.admission.enter(params.lane, params.pipeline)
+        place = state.admission.enter(params.lane, params.pipeline)
         try:
             with state.budget.hold(declared or 0) as hold:
                 body = await read_body(receive, limit, hold)
                 images, url = await self._images(kind, headers, body)
+                place.arrived()
                 accepted = await state.intake.accept(images, _request(scope, headers, params, who, url))
                 await captures.announce(state, params, accepted)
         finally:
-            state.admission.leave(params.lane)
+            place.leave()
         return await self._answer(accepted, params.wait, send)
 
     async def _images(self, kind: str, headers: Headers, body: bytes) -> tuple[Sequence[bytes], str | None]:

@@ -11,7 +11,6 @@ import os
 import shutil
 import signal
 import stat
-import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
@@ -29,6 +28,7 @@ from rich.table import Table
 
 from eyeline.core.errors import BackendError, ConfigError
 from eyeline.core.figures import quantile
+from eyeline.ops.own import own_system
 from eyeline.ops.planted import Clip, Judge, Score
 from eyeline.ops.slo import merged, read
 
@@ -175,18 +175,8 @@ async def run_demo(
         )
     console.print(f"Eyeline demo: {len(feeds)} cameras, address {state.address}/docs", highlight=False)
     with (folder / "log").open("wb") as log:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "eyeline", "up", "--config", str(config)),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            env={name: value for name, value in os.environ.items() if not name.startswith("EYELINE_")},
-        )
-        try:
+        async with own_system(config, log) as process:
             await _show_until(process, state, seconds, console, folder)
-        finally:
-            await _end(process)
     return _verdict(state, folder, console)
 
 
@@ -196,17 +186,6 @@ def _wipe(folder: Path) -> None:
         raise ConfigError(f"{folder} is not empty and was not made by a demo; name another folder with --dir")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
-        try:
-            await asyncio.wait_for(process.wait(), 45)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
 
 
 async def _show_until(

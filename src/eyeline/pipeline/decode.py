@@ -20,7 +20,8 @@ from eyeline.core.types import Pixels
 from eyeline.pipeline import headers
 from eyeline.pipeline.geometry import Region, grey_to_rgb, upright
 from eyeline.pipeline.headers.base import Header, corrupt, unsupported
-from eyeline.pipeline.headers.png import essential, palette_size, pixel_stream_is_whole
+from eyeline.pipeline.headers.bmp import with_full_table
+from eyeline.pipeline.headers.png import essential, pixel_stream_is_whole
 
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 25_000_000
@@ -145,6 +146,8 @@ def _scaled(header: Header, at_least: tuple[int, int] | None) -> tuple[int, int]
 def _by_pillow(data: bytes, header: Header) -> Pixels:
     if header.format == "png":
         data = essential(data)
+    elif header.format == "bmp":
+        data = with_full_table(data) if header.colors in {1, 2} else data
     elif header.orientation_at is not None:
         data = _turned_off(data, header)
     try:
@@ -152,7 +155,8 @@ def _by_pillow(data: bytes, header: Header) -> Pixels:
             image.load()
             if header.format == "png":
                 _check_whole(image, data, header)
-                _check_palette(image, data)
+            if header.colors is not None:
+                _check_palette(image, header.format, header.colors)
             return _on_canvas(_in_bands(image, header), header)
     except InputError:
         raise
@@ -203,12 +207,16 @@ def _check_whole(image: Image.Image, data: bytes, header: Header) -> None:
         raise BadImage("a PNG whose pixels end early; send it whole", code="truncated")
 
 
-def _check_palette(image: Image.Image, data: bytes) -> None:
+def _check_palette(image: Image.Image, name: str, colors: int) -> None:
     """A pixel of a colour that the palette does not have would be black to one reader and anything to another."""
-    if image.mode == "P":
-        colours, highest = palette_size(data), max(index for index, count in enumerate(image.histogram()) if count)
-        if highest >= colours:
-            raise corrupt(f"a PNG with colour {highest} of a palette that has {colours}, counted from 0")
+    counts = image.histogram()
+    if name == "gif" and "transparency" in image.info:
+        counts[image.info["transparency"]] = 0  # no colour, so it needs none
+    highest = max((index for index, count in enumerate(counts) if count), default=0)
+    if image.mode == "1":
+        highest = min(highest, 1)  # a table of black and white: Pillow gives what it says
+    if highest >= colors:
+        raise corrupt(f"a {name.upper()} with colour {highest} of a palette that has {colors}, counted from 0")
 
 
 def _in_bands(image: Image.Image, header: Header) -> Pixels:

@@ -8,10 +8,13 @@ import msgspec
 import pytest
 
 import eyeline_client
+from eyeline.core.clock import utcnow
 from eyeline.gateway import events as gateway_events
 from eyeline.gateway.app import build_api
+from eyeline.gateway.holds import told
 from eyeline.gateway.params import MAX_WAIT, NAMES
 from eyeline.gateway.state import State
+from eyeline.stores.results.retaining import Hold
 from eyeline_client import events, protocol, types
 from tests.gateways import settings_for
 
@@ -54,6 +57,12 @@ def test_lists_take_the_clients_filters(described: dict[str, Any]) -> None:
     assert set(protocol.Filters.__annotations__) | {"cursor", "limit"} == _query(described, "get", "/v1/results")
 
 
+def test_holds_name_and_tell_the_same(described: dict[str, Any]) -> None:
+    placed = described["components"]["schemas"]["Placed"]["properties"]
+    assert set(protocol.Scope.__annotations__) | {"reason"} == set(placed)
+    assert set(types.Hold.__struct_fields__) == set(told(Hold(id="h", placed_at=utcnow())))
+
+
 def test_every_route_of_the_clients_is_one_of_the_gateways(described: dict[str, Any]) -> None:
     source = (Path(protocol.__file__).read_text(), Path(events.__file__).read_text(), SCRIPT)
     for text in source:
@@ -81,7 +90,7 @@ def test_the_client_waits_no_longer_than_the_gateway_lets_it() -> None:
     assert events.SILENCE > 2 * gateway_events.HEARTBEAT
 
 
-@pytest.mark.parametrize("name", [*STRUCTS, "Job", "Page", "Picture", "Filters", "Event"])
+@pytest.mark.parametrize("name", [*STRUCTS, "Job", "Page", "Picture", "Filters", "Event", "Hold", "Scope"])
 def test_the_script_has_the_same_fields(name: str) -> None:
     found = re.search(rf"@typedef \{{Object\}} {name}\b(.*?)\*/", SCRIPT, re.DOTALL)
     assert found, f"no typedef {name}"

@@ -8,7 +8,7 @@ import pytest
 
 from eyeline.core.errors import Overloaded
 from eyeline.core.types import Lane
-from eyeline.gateway.limits import POLL, Admission, ByteBudget, RateLimit
+from eyeline.gateway.limits import PATIENCE, POLL, UNHURRIED, Admission, ByteBudget, RateLimit
 from eyeline.stores.results.base import ResultStore, Unfinished
 
 
@@ -40,12 +40,12 @@ class Line:
     def send(self, lane: Lane = "live") -> bool:
         """Whether a job gets in."""
         try:
-            self.admission.enter(lane)
+            place = self.admission.enter(lane)
         except Overloaded:
             return False
         self.number += 1
         self.admission.kept(lane, str(self.number))
-        self.admission.leave(lane)
+        place.leave()
         if lane == "live":
             self.jobs.append(str(self.number))
             self.sent[str(self.number)] = self.now
@@ -124,11 +124,28 @@ async def test_the_count_is_bounded_also_before_anything_was_measured() -> None:
 async def test_requests_on_their_way_in_count() -> None:
     line = Line(max_unfinished=2)
     line.admission.enter("live")
-    line.admission.enter("live")
+    place = line.admission.enter("live")
     with pytest.raises(Overloaded, match="2 jobs are unfinished"):
         line.admission.enter("live")
-    line.admission.leave("live")
+    place.leave()
     line.admission.enter("live")
+
+
+async def test_who_lets_the_line_wait_loses_the_place_and_gets_another_where_there_is_one() -> None:
+    line = Line(max_unfinished=2)
+    slow, prompt = line.admission.enter("live"), line.admission.enter("live")
+    prompt.arrived()
+    line.now = PATIENCE + 0.1
+    assert line.admission.waiting() == 1  # the one that is all here keeps its place for as long as it takes
+    other = line.admission.enter("live")
+    with pytest.raises(Overloaded):
+        slow.arrived()
+    other.leave()
+    slow.arrived()
+    assert line.admission.waiting() == 2
+    for place in (slow, other, prompt):
+        place.leave()
+    assert line.admission.waiting() == 0
 
 
 async def test_bulk_is_refused_first() -> None:
@@ -214,3 +231,16 @@ def test_bodies_share_a_budget_and_give_it_back() -> None:
         hold.grow(20)
         assert budget.free == 70
     assert budget.free == 100
+
+
+def test_a_body_that_takes_long_is_refused_once_memory_is_short() -> None:
+    now = 0.0
+    budget = ByteBudget(100, lambda: now)
+    with budget.hold(0) as slow, budget.hold(0) as other:
+        now = UNHURRIED + 1
+        slow.grow(40)
+        with budget.hold(0) as prompt:
+            prompt.grow(20)
+            with pytest.raises(Overloaded, match="not here after 11 s"):
+                slow.grow(41)
+        other.grow(1)

@@ -382,7 +382,10 @@ def tiffs() -> Iterator[Odd]:
     black_white: Quadrants = tuple(((255,) * 3 if c[1] > 100 else (0,) * 3) for c in COLORS)
     for compression in ("group3", "group4", "raw", "tiff_lzw"):
         yield good(f"tiff-bilevel-{compression}", save(bilevel, "TIFF", compression=compression), black_white)
-    yield good("tiff-palette", save(image.quantize(4), "TIFF"))
+    palette = save(image.quantize(4), "TIFF")
+    yield good("tiff-palette", palette)
+    short = palette.replace(struct.pack("<HHI", 320, 3, 768), struct.pack("<HHI", 320, 3, 9))
+    yield bad("tiff-colour-outside-its-palette", short, "corrupt")
     yield good("tiff-cmyk", save(image.convert("CMYK"), "TIFF"))
     alpha = image.convert("RGBA")
     alpha.putalpha(
@@ -520,6 +523,12 @@ def other_formats() -> Iterator[Odd]:
     yield bad("gif-huge-frame", gif(canvas=(8, 8), frame=(0, 0, 65535, 65535)), "too_large")
     yield bad("gif-no-picture", gif(canvas=(8, 8), frame=(0, 0, 8, 8))[:25] + b";", "corrupt", "truncated")
     yield bad("gif-empty-frame", gif(canvas=(8, 8), frame=(0, 0, 0, 8)), "corrupt")
+    yield bad("gif-colour-outside-its-palette", gif(canvas=(64, 48), frame=(0, 0, 64, 48), color=2), "corrupt")
+    yield good(
+        "gif-clear-outside-its-palette",
+        gif(canvas=(64, 48), frame=(0, 0, 64, 48), color=2, clear=2),
+        ((255, 255, 255),) * 4,
+    )
     clear = image.quantize(4)
     yield good(
         "gif-clear",
@@ -560,6 +569,11 @@ def other_formats() -> Iterator[Odd]:
     )
     yield good("bmp-24", save(image, "BMP"))
     yield good("bmp-8", save(image.quantize(4), "BMP"))
+    data = save(image.quantize(4), "BMP")
+    yield bad("bmp-colour-outside-its-palette", data[:46] + b"\3" + data[47:], "corrupt")
+    two = Image.fromarray((picture()[..., 0] > 100).astype(np.uint8), "P")
+    two.putpalette([0, 0, 0, 255, 255, 255])
+    yield good("bmp-8-black-white", save(two, "BMP"), ((255,) * 3, (0,) * 3, (0,) * 3, (255,) * 3))
     yield good("bmp-grey", save(image.convert("L"), "BMP"), grey_of())
     yield good("bmp-1", save(image.convert("L").point(lambda v: 255 if v > 100 else 0).convert("1"), "BMP"), None)
     yield good("bmp-top-down", bmp(picture(), top_down=True))
@@ -580,19 +594,19 @@ def heic(width: int, height: int) -> bytes:
     return box(b"ftyp", b"heic\0\0\0\0mif1heic") + box(b"meta", bytes(4) + box(b"iprp", box(b"ipco", size)))
 
 
-def gif(canvas: tuple[int, int], frame: tuple[int, int, int, int]) -> bytes:
-    """A GIF of two colours whose one frame is all of colour 0 and whose ground is colour 1."""
+def gif(canvas: tuple[int, int], frame: tuple[int, int, int, int], color: int = 0, clear: int | None = None) -> bytes:
+    """A GIF of two colours whose one frame is all of `color` and whose ground is colour 1; `clear` is transparent."""
     palette = bytes(v for c in (COLORS[0], COLORS[1]) for v in c)
     head = b"GIF89a" + struct.pack("<HHBBB", *canvas, 0x80, 1, 0) + palette
-    clear = b"\x21\xf9\x04\x00\x00\x00\x00\x00"
-    data = lzw_zeros(min(frame[2] * frame[3], 100_000))
+    control = b"\x21\xf9\x04" + bytes([clear is not None, 0, 0, clear or 0, 0])
+    data = lzw(color, min(frame[2] * frame[3], 100_000))
     blocks = b"".join(bytes([len(data[i : i + 255])]) + data[i : i + 255] for i in range(0, len(data), 255))
-    return head + clear + b"," + struct.pack("<HHHHB", *frame, 0) + b"\x02" + blocks + b"\0;"
+    return head + control + b"," + struct.pack("<HHHHB", *frame, 0) + b"\x02" + blocks + b"\0;"
 
 
-def lzw_zeros(count: int) -> bytes:
-    """`count` zeros in GIF's LZW with a minimum code size of 2, a clear code before each so that codes stay 3 bits long."""
-    codes = [value for _ in range(count) for value in (4, 0)] + [5]
+def lzw(color: int, count: int) -> bytes:
+    """`count` times `color` in GIF's LZW of a minimum code size of 2, a clear code before each so that codes stay 3 bits long."""
+    codes = [value for _ in range(count) for value in (4, color)] + [5]
     bits = np.array([[c >> b & 1 for b in range(3)] for c in codes], np.uint8).ravel()
     return np.packbits(bits, bitorder="little").tobytes()
 

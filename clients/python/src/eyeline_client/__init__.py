@@ -6,7 +6,7 @@ gateway's own description.
 
 from eyeline_client.aio import AsyncClient
 from eyeline_client.errors import BadImage, ClientError, NotFound, Overloaded, Refused, Unreachable, WaitTimeout
-from eyeline_client.protocol import Filters, Picture, Retry
+from eyeline_client.protocol import Filters, Picture, Retry, Scope
 from eyeline_client.sync import Client
 from eyeline_client.types import (
     ChainRef,
@@ -14,6 +14,7 @@ from eyeline_client.types import (
     Code,
     Detection,
     Event,
+    Hold,
     ImageInfo,
     Job,
     ModelRef,
@@ -35,6 +36,7 @@ __all__ = [
     "Detection",
     "Event",
     "Filters",
+    "Hold",
     "ImageInfo",
     "Job",
     "ModelRef",
@@ -46,6 +48,7 @@ __all__ = [
     "Result",
     "Retry",
     "Reuse",
+    "Scope",
     "Unreachable",
     "Verdict",
     "WaitTimeout",

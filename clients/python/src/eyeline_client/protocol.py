@@ -15,7 +15,7 @@ from typing import Any, TypedDict, TypeVar
 import msgspec
 
 from eyeline_client.errors import NotFound, Overloaded, Refused, Unreachable, WaitTimeout
-from eyeline_client.types import Job, Lane, Page, Result, Status
+from eyeline_client.types import Hold, Job, Lane, Page, Result, Status
 
 #: Seconds that one request may wait for a result: under the gateway's 30 and under what proxies usually allow.
 LONGEST_WAIT = 25.0
@@ -105,6 +105,18 @@ class Filters(TypedDict, total=False):
     q: str
 
 
+class Scope(TypedDict, total=False):
+    """What a hold can name; what it does not name may be anything."""
+
+    site: str
+    camera: str
+    ref: str
+    result: str
+    item: str
+    since: datetime
+    until: datetime
+
+
 # ---- conversations
 def ask(request: Ask, retry: Retry) -> Talk[Answer]:
     """The good answer to a request that may be repeated. Raises Refused, Overloaded, Unreachable."""
@@ -175,6 +187,28 @@ def picture(id: str, overlay: bool, width: int | None, retry: Retry) -> Talk[byt
     params = query({"overlay": "1" if overlay else None, "width": width})
     answer = yield from ask(Ask("GET", f"/v1/results/{id}/image", params), retry)
     return answer.content
+
+
+def holds(lifted: bool, retry: Retry) -> Talk[list[Hold]]:
+    """Legal holds in force; with `lifted`, all that there ever were."""
+    told = yield from get("/v1/holds", {"all": 1 if lifted else None}, retry)
+    return msgspec.convert(told["holds"], list[Hold])
+
+
+def place_hold(reason: str, scope: Scope, retry: Retry) -> Talk[Hold]:
+    """Hold what fits all of `scope`. Where an answer is lost it may be held twice, which is better than not at all."""
+    return _told("/v1/holds", {"reason": reason, **scope}, retry)
+
+
+def lift_hold(id: str, reason: str, retry: Retry) -> Talk[Hold]:  # noqa: A002 - the API's word
+    """End a hold."""
+    return _told(f"/v1/holds/{id}/lift", {"reason": reason}, retry)
+
+
+def _told(path: str, said: Mapping[str, Any], retry: Retry) -> Talk[Hold]:
+    headers = {"Content-Type": "application/json"}
+    answer = yield from ask(Ask("POST", path, headers=headers, content=msgspec.json.encode(query(said))), retry)
+    return msgspec.json.decode(answer.content, type=Hold)
 
 
 def get(path: str, params: Mapping[str, Any], retry: Retry) -> Talk[Any]:

@@ -9,8 +9,8 @@ import httpx
 from eyeline_client import protocol
 from eyeline_client.events import KINDS, Feed
 from eyeline_client.images import Color, Source, body_of
-from eyeline_client.protocol import Answer, Ask, Filters, Lost, Pause, Picture, Retry, Talk
-from eyeline_client.types import Event, Job, Kind, Page, Result
+from eyeline_client.protocol import Answer, Ask, Filters, Lost, Pause, Picture, Retry, Scope, Talk
+from eyeline_client.types import Event, Hold, Job, Kind, Page, Result
 from eyeline_client.wire import LOCAL, answer_of, lost, request_of, settings
 
 T = TypeVar("T")
@@ -82,6 +82,18 @@ class Client:
     def picture(self, id: str, *, overlay: bool = False, width: int | None = None) -> bytes:  # noqa: A002
         """The picture of a result as JPEG, with what was found drawn on it where `overlay` says so."""
         return self._run(protocol.picture(id, overlay, width, self._retry))
+
+    def holds(self, *, lifted: bool = False) -> list[Hold]:
+        """Legal holds in force, in the order in which they were placed; with `lifted`, those that were lifted, too."""
+        return self._run(protocol.holds(lifted, self._retry))
+
+    def place_hold(self, reason: str, **scope: Unpack[Scope]) -> Hold:
+        """Keep whatever fits all of `scope` until the hold is lifted, also what has yet to come."""
+        return self._run(protocol.place_hold(reason, scope, self._retry))
+
+    def lift_hold(self, id: str, reason: str) -> Hold:  # noqa: A002 - the API's word
+        """End a hold: what it kept may go. Raises NotFound where none of that id is in force (any more)."""
+        return self._run(protocol.lift_hold(id, reason, self._retry))
 
     def get(self, path: str, **params: Any) -> Any:
         """Any other GET of the API as plain data: `get("/v1/counts", by=["label"])`."""

@@ -140,6 +140,23 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     next: str | None = None
 
 
+class Hold(msgspec.Struct, frozen=True, kw_only=True):
+    """A legal hold: whatever fits all that it names is kept until it is lifted. `since` and `until` are about `captured_at`."""
+
+    id: str
+    reason: str
+    by: str
+    placed_at: datetime
+    lifted_at: datetime | None = None
+    site: str | None = None
+    camera: str | None = None
+    ref: str | None = None
+    result: str | None = None
+    item: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
 class Event(msgspec.Struct, frozen=True, kw_only=True):
     """One event. `seq` says where to go on (`events(after=seq)`); `body` is what the gateway told."""
 

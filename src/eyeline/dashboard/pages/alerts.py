@@ -142,7 +142,7 @@ class AlertsPage:
         groups = grouped([alert_view(row) for row in found], hours, since)
         chosen = request.query_params.get("alert") or (groups[0].head.id if groups else "")
         detail = await self._detail(chosen, who) if chosen else None
-        names = [site.name for site in self._sources.settings.sites if who.sites is None or site.name in who.sites]
+        sites = [site for site in self._sources.settings.sites if who.sites is None or site.name in who.sites]
         query = {name: value for name, value in wanted.items() if value}
         return await self._shell.render(
             request,
@@ -162,7 +162,8 @@ class AlertsPage:
             filtered=bool(query),
             query=urlencode(query),
             more=urlencode(query | {"cursor": following}) if following else None,
-            sites=names,
+            sites=[site.name for site in sites],
+            all_shifts=all(site.shifts for site in sites),
             rules=sorted({rule.name for rule in self._sources.settings.alerts.rules} | {row.rule for row in found}),
             severities=SEVERITIES,
             states=[state for state in STATES if state],

@@ -1,10 +1,13 @@
 """The service most teams start with, for comparison: one sync FastAPI process, base64 JSON, Pillow's full decode and resize,
-the model inside the request. Nothing is queued, kept or batched. Run as a program.
+the model inside the request. Nothing is queued, kept or batched. Run as a program, which ends when its input does.
 """
 
 import base64
 import io
+import os
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -54,5 +57,11 @@ def naive_app(bundle_path: Path) -> FastAPI:
     return app
 
 
+def _end_with_input() -> None:
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 if __name__ == "__main__":
+    threading.Thread(target=_end_with_input, daemon=True).start()  # whoever started it is gone then, however it died
     uvicorn.run(naive_app(Path(sys.argv[1])), host="127.0.0.1", port=int(sys.argv[2]), log_level="warning")

@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import json
 import os
-import signal
 import sys
 import tempfile
 import time
@@ -32,6 +31,7 @@ from eyeline.ops.bench.chart import draw_chart
 from eyeline.ops.bench.images import load_images, unique
 from eyeline.ops.bench.load import LoadPlan
 from eyeline.ops.bench.ports import two_free_ports
+from eyeline.ops.own import own_system
 from eyeline.ops.slo import read
 
 Figures = dict[str, Any]
@@ -165,16 +165,9 @@ async def running(plan: BenchPlan, folder: Path, more: Mapping[str, Any] | None 
         **(more or {}),
     }
     config.write_text(tomli_w.dumps(settings))
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("EYELINE_")}
-    words = (sys.executable, "-m", "eyeline", "up", "--config", str(config))
-    process = await asyncio.create_subprocess_exec(*words, env=environ, start_new_session=True)
-    try:
+    async with own_system(config) as process:
         await _until_ready(f"http://127.0.0.1:{port}", process)
         yield System(f"http://127.0.0.1:{port}", process.pid, "bench")
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
-        await process.wait()
 
 
 async def _until_ready(url: str, process: asyncio.subprocess.Process) -> None:
@@ -321,7 +314,7 @@ async def measure_naive(bundle: Bundle, images: Path, seconds: float) -> Figures
     """Closed loop at 16 clients; then open loop, faster and faster, until its p99 reaches 2 s."""
     port, _ = two_free_ports()
     words = (sys.executable, "-m", "eyeline.ops.bench.naive", str(bundle.path), str(port))
-    process = await asyncio.create_subprocess_exec(*words)
+    process = await asyncio.create_subprocess_exec(*words, stdin=asyncio.subprocess.PIPE)
     url = f"http://127.0.0.1:{port}"
     try:
         await _until_open(port, process)

@@ -15,6 +15,7 @@ class Header:
     orientation: int = 1  # 1..8 as in EXIF
     frames_ignored: bool = False
     color: str = ""  # a word of the format's own: "cmyk", "palette" …
+    colors: int | None = None  # that the palette has, where pixels are places in one
     orientation_at: tuple[int, int] | None = None  # TIFF: where the tag's value lies, and its size in bytes
     window: tuple[int, int, int, int] | None = (
         None  # GIF: the first frame on its canvas, xyxy, where it leaves some free

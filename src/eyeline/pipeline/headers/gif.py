@@ -12,7 +12,8 @@ def read(data: bytes) -> Header:
     if len(data) < 13:
         raise truncated("the GIF header")
     width, height, flags = struct.unpack_from("<HHB", data, 6)
-    at = _next_image(data, 13 + _table_bytes(flags))
+    table = _table_bytes(flags)
+    at = _next_image(data, 13 + table)
     if at is None:
         raise corrupt("a GIF without a picture")
     if at + 10 > len(data):
@@ -20,12 +21,14 @@ def read(data: bytes) -> Header:
     left, top, frame_width, frame_height, flags = struct.unpack_from("<HHHHB", data, at + 1)
     if not frame_width or not frame_height:
         raise corrupt(f"a GIF whose first frame has {frame_width} × {frame_height} pixels")
-    after = _skip_blocks(data, at + 11 + _table_bytes(flags))
+    own = _table_bytes(flags)
+    after = _skip_blocks(data, at + 11 + own)
     more = after is not None and _next_image(data, after) is not None
     right, bottom = left + frame_width, top + frame_height
     window = (left, top, right, bottom)
     covers = not left and not top and right >= width and bottom >= height
-    return Header("gif", max(width, right), max(height, bottom), 1, more, window=None if covers else window)
+    free = None if covers else window
+    return Header("gif", max(width, right), max(height, bottom), 1, more, colors=(own or table) // 3, window=free)
 
 
 def _table_bytes(flags: int) -> int:

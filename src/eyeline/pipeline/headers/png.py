@@ -27,13 +27,13 @@ def read(data: bytes) -> Header:
         raise corrupt(f"a PNG of colour type {color} at {depth} bits, compression {compression}, interlace {interlace}")
     if not width or not height:
         raise corrupt(f"a PNG of {width} × {height} pixels")
-    turn, animated = _before_pixels(data, color)
-    return Header("png", width, height, turn, animated, _COLORS[color])
+    turn, animated, colors = _before_pixels(data, color)
+    return Header("png", width, height, turn, animated, _COLORS[color], colors)
 
 
-def _before_pixels(data: bytes, color: int) -> tuple[int, bool]:
-    """(orientation, whether it is animated). Raises BadImage where a palette is missing."""
-    turn, animated, palette = 1, False, False
+def _before_pixels(data: bytes, color: int) -> tuple[int, bool, int | None]:
+    """(orientation, whether it is animated, colours of the palette). Raises BadImage where a palette is missing."""
+    turn, animated, colors = 1, False, None
     at = 33
     for _ in range(_MAX_CHUNKS):
         if at + 8 > len(data):
@@ -46,11 +46,12 @@ def _before_pixels(data: bytes, color: int) -> tuple[int, bool]:
         if kind == b"eXIf":
             turn = exif.orientation(data[at + 8 : at + 8 + min(length, 65_536)])
         animated |= kind == b"acTL"
-        palette |= kind == b"PLTE"
+        if kind == b"PLTE" and color == 3:
+            colors = length // 3
         at += 12 + length
-    if color == 3 and not palette:
+    if color == 3 and colors is None:
         raise corrupt("a palette PNG without its palette (PLTE)")
-    return turn, animated
+    return turn, animated, colors
 
 
 def essential(data: bytes) -> bytes:
@@ -79,18 +80,13 @@ def essential(data: bytes) -> bytes:
     raise corrupt(f"a PNG of more than {_MAX_CHUNKS} chunks")
 
 
-def palette_size(data: bytes) -> int:
-    """How many colours the palette of `essential` bytes has."""
-    return next((len(each) // 3 for each in _chunks(data, b"PLTE")), 0)
-
-
 def pixel_stream_is_whole(data: bytes, header: Header) -> bool:
     """Whether the compressed pixels of `essential` bytes inflate to all rows; inflates at most what the header declares."""
     expected = _inflated_size(data, header.width, header.height)
     inflater = zlib.decompressobj()
     total = 0
     try:
-        for chunk in _chunks(data, b"IDAT"):
+        for chunk in _pixel_chunks(data):
             rest = chunk
             while rest and total < expected:
                 total += len(inflater.decompress(rest, 1 << 20))
@@ -100,13 +96,12 @@ def pixel_stream_is_whole(data: bytes, header: Header) -> bool:
     return total >= expected
 
 
-def _chunks(data: bytes, wanted: bytes) -> list[bytes]:
-    """What stands in the chunks of that kind."""
+def _pixel_chunks(data: bytes) -> list[bytes]:
     chunks = []
     at = 8
     while at + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
-        if kind == wanted:
+        if kind == b"IDAT":
             chunks.append(data[at + 8 : at + 8 + length])
         at += 12 + length
     return chunks

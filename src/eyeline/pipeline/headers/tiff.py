@@ -8,7 +8,7 @@ from eyeline.core.errors import TooLarge
 from eyeline.pipeline.headers.base import Header, corrupt, truncated, unsupported
 
 _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _ORIENTATION = 256, 257, 258, 262, 274
-_SAMPLES, _TILE_WIDTH, _TILE_HEIGHT, _SAMPLE_FORMAT = 277, 322, 323, 339
+_SAMPLES, _COLOR_MAP, _TILE_WIDTH, _TILE_HEIGHT, _SAMPLE_FORMAT = 277, 320, 322, 323, 339
 _SIZES = {1: 1, 3: 2, 4: 4, 16: 8}
 _CODES = {1: "B", 3: "H", 4: "I", 16: "Q"}
 _MAX_ENTRIES = 4096
@@ -16,11 +16,12 @@ _MAX_TILE_PIXELS = 50_000_000
 
 
 class Tag(NamedTuple):
-    """A tag's first value, where it lies, and its size in bytes."""
+    """A tag's first value, where it lies, its size in bytes, and how many there are."""
 
     value: int
     at: int
     size: int
+    values: int
 
 
 def read(data: bytes) -> Header:
@@ -44,6 +45,7 @@ def read(data: bytes) -> Header:
         turn.value if turn and known else 1,
         more,
         _color(tags),
+        _colors(tags),
         (turn.at, turn.size) if turn else None,
     )
 
@@ -56,6 +58,11 @@ def _color(tags: Mapping[int, Tag]) -> str:
     if samples == 1 and bits > 8:
         return f"grey{bits}" + ("-inverted" if _value(tags, _PHOTOMETRIC, 1) == 0 else "")
     return ""
+
+
+def _colors(tags: Mapping[int, Tag]) -> int | None:
+    palette = _value(tags, _PHOTOMETRIC) == 3 and _value(tags, _SAMPLES, 1) == 1
+    return tags[_COLOR_MAP].values // 3 if palette and _COLOR_MAP in tags else None
 
 
 def _value(tags: Mapping[int, Tag], tag: int, default: int = 0) -> int:
@@ -90,7 +97,7 @@ def _tag(data: bytes, order: str, big: bool, at: int) -> tuple[int, Tag] | None:
     if where + _SIZES[kind] > len(data):
         return None
     (value,) = struct.unpack_from(order + _CODES[kind], data, where)
-    return tag, Tag(int(value), where, _SIZES[kind])
+    return tag, Tag(int(value), where, _SIZES[kind], count)
 
 
 def _has_next(data: bytes, order: str, big: bool, at: int) -> bool:

@@ -27,10 +27,10 @@ let acknowledges = null;
 const rowOf = (id) => document.querySelector(`.alert[data-alert="${CSS.escape(id)}"]`);
 
 /** @returns {HTMLElement[]} */
-const rows = () => [...document.querySelectorAll(".alert")].filter((row) => /** @type {HTMLElement} */ (row).checkVisibility()).map((row) => /** @type {HTMLElement} */ (row));
+const rows = () => [.../** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll(".alert"))].filter((row) => row.checkVisibility());
 
 /** @returns {HTMLInputElement[]} */
-const ticked = () => [...document.querySelectorAll(".alert input:checked")].map((box) => /** @type {HTMLInputElement} */ (box));
+const ticked = () => [.../** @type {NodeListOf<HTMLInputElement>} */ (document.querySelectorAll(".alert input:checked"))];
 
 /** The alert that a key is about: the one with the focus, or else the one that is shown. */
 function current() {
@@ -115,21 +115,22 @@ async function act(id, action, note = "", to = "") {
   }
 }
 
-/** @param {string} action @param {string} [note] */
-async function actOnTicked(action, note = "") {
+/** @param {string} action @param {string} [note] @param {string} [to] */
+async function actOnTicked(action, note = "", to = "") {
   const ids = ticked().map((box) => box.name.slice(3));
-  const { what, body } = request(action, note, "");
-  const versions = Object.fromEntries(ids.map((id) => [id, known.get(id)?.version ?? 0]));
+  if (!ids.length) return;
+  const { what, body } = request(action, note, to);
+  const versions = what === "note" ? {} : Object.fromEntries(ids.map((id) => [id, known.get(id)?.version ?? 0]));
+  const show = (/** @type {any} */ told) => told.results.forEach((/** @type {any} */ one) => one.alert && showAlert(one.alert));
   try {
     const told = await send("POST", "/v1/alerts/actions", { ids, action: what, versions, ...body });
-    for (const one of told.results) if (one.alert) showAlert(one.alert);
+    show(told);
     const done = told.results.filter((/** @type {any} */ one) => one.changed).map((/** @type {any} */ one) => one.id);
     const wrong = told.results.filter((/** @type {any} */ one) => one.status >= 400);
-    toast(say("alerts.many", { what: say(`alerts.done.${what}`), n: done.length }), {
-      undo: () => send("POST", "/v1/alerts/actions", { ids: done, action: "undo" }).then((back) => back.results.forEach((/** @type {any} */ one) => one.alert && showAlert(one.alert)), failed),
-    });
+    const undo = what === "note" ? undefined : () => send("POST", "/v1/alerts/actions", { ids: done, action: "undo" }).then(show, failed);
+    toast(say("alerts.many", { what: say(`alerts.done.${what}`), n: done.length }), { undo });
     if (wrong.length) toast(say("alerts.many_failed", { n: wrong.length, why: wrong[0].detail ?? "" }));
-    for (const box of ticked()) box.checked = false;
+    /** @type {HTMLFormElement} */ (need("many")).reset(); // the ticks are fields of it
     showScope();
   } catch (error) {
     failed(error);
@@ -174,20 +175,23 @@ function byKey(action) {
   else if (current()) act(current(), action);
 }
 
-/** What Enter in the note's field does. @param {string | null} id */
+/** Into a field of what a key is about: of the ticked ones, or of the alert that is shown. @param {string} name */
+function write(name) {
+  const field = /** @type {HTMLElement | null} */ (document.querySelector(`#${ticked().length ? "many" : "acts"} [name=${name}]`));
+  const folded = field?.closest("details");
+  if (folded) folded.open = true;
+  field?.focus();
+}
+
+/** What Enter in a note's field does. @param {string | null} id */
 function noteFor(id) {
   acknowledges = id;
-  fill(need("acts"), "note-words", say(id === null ? "alerts.note" : "alerts.note_acknowledges"));
+  for (const form of document.querySelectorAll("#acts, #many")) fill(form, "note-words", say(id === null ? "alerts.note" : "alerts.note_acknowledges"));
 }
 
-function writeNote() {
-  need("note").focus();
-  noteFor(null);
-}
-
-function acknowledgeWithNote() {
-  const id = current();
-  need("note").focus();
+/** @param {string | null} id */
+function writeNote(id) {
+  write("note");
   noteFor(id);
 }
 
@@ -227,42 +231,35 @@ function bindKeys() {
   for (const [key, action, words] of [["s 1", "snooze.15", "snooze_15"], ["s 2", "snooze.60", "snooze_60"], ["s 3", "snooze.shift", "snooze_shift"]]) {
     keys.bind({ key: /** @type {string} */ (key), words: `${say("alerts.snooze")}: ${say(`alerts.${words}`)}`, run: () => byKey(/** @type {string} */ (action)) });
   }
-  keys.bind({ key: "m", words: say("alerts.assign_key"), run: () => document.getElementById("to")?.focus() });
-  if (document.getElementById("acts")) {
-    keys.bind({ key: "n", words: say("alerts.note_key"), run: writeNote });
-    keys.bind({ key: "Shift+a", words: say("alerts.acknowledge_note"), run: acknowledgeWithNote });
-    keys.bind({ key: "Shift+m", words: say("alerts.mute_key"), run: openMute });
-  }
+  keys.bind({ key: "m", words: say("alerts.assign_key"), run: () => write("to") });
+  keys.bind({ key: "n", words: say("alerts.note_key"), run: () => writeNote(null) });
+  keys.bind({ key: "Shift+a", words: say("alerts.acknowledge_note"), run: () => writeNote(current()) });
+  if (document.getElementById("mute")) keys.bind({ key: "Shift+m", words: say("alerts.mute_key"), run: openMute });
   keys.bind({ key: "x", words: say("alerts.tick_key"), run: () => tick(false) });
   keys.bind({ key: "Shift+x", words: say("alerts.range_key"), run: () => tick(true) });
 }
 
+/** What the form of the shown or of the ticked alerts asks for. @param {SubmitEvent} event */
+function decide(event) {
+  event.preventDefault();
+  const form = /** @type {HTMLFormElement} */ (event.target);
+  const { note, to } = /** @type {Record<string, HTMLInputElement>} */ (/** @type {unknown} */ (form.elements));
+  // Enter in a field sends the form by its first button; the field says what is meant
+  const at = document.activeElement;
+  const written = acknowledges === null ? "note" : "acknowledge";
+  const action = at === note ? written : at === to ? "assign" : /** @type {HTMLButtonElement} */ (event.submitter).value;
+  if (form.id === "many") actOnTicked(action, note?.value, to?.value.trim());
+  else act(at === note && acknowledges !== null ? acknowledges : data.chosen, action, note?.value, to?.value.trim());
+  if (note) note.value = "";
+  noteFor(null);
+}
+
 function bindForms() {
-  const acts = /** @type {HTMLFormElement | null} */ (document.getElementById("acts"));
-  acts?.addEventListener("submit", (event) => {
-    event.preventDefault();
-    const button = /** @type {HTMLButtonElement | null} */ (event.submitter);
-    const note = /** @type {HTMLInputElement} */ (need("note"));
-    const to = /** @type {HTMLInputElement | null} */ (document.getElementById("to"));
-    // Enter in a field sends the form by its first button; the field says what is meant
-    const at = document.activeElement;
-    const written = acknowledges === null ? "note" : "acknowledge";
-    const action = at === note ? written : at === to ? "assign" : (button?.dataset.act ?? "");
-    if (!action) return;
-    if (at === note && acknowledges !== null && ticked().length) actOnTicked(action, note.value);
-    else act(at === note && acknowledges !== null ? acknowledges : data.chosen, action, note.value, to?.value.trim());
-    note.value = "";
-    noteFor(null);
-  });
+  document.getElementById("acts")?.addEventListener("submit", decide);
+  document.getElementById("many")?.addEventListener("submit", decide);
   document.querySelector("#mute form")?.addEventListener("submit", (event) => {
     event.preventDefault();
     mute(/** @type {HTMLFormElement} */ (event.target));
-  });
-  const many = document.getElementById("many");
-  many?.addEventListener("submit", (event) => {
-    event.preventDefault();
-    const button = /** @type {HTMLButtonElement | null} */ (event.submitter);
-    if (button && ticked().length) actOnTicked(button.value);
   });
   document.addEventListener("change", (event) => {
     if (event.target instanceof HTMLInputElement && event.target.name.startsWith("id.")) {
