@@ -340,10 +340,14 @@ class SqlResults(
 
     async def upgrade(self) -> None:
         """Run what migrations are missing; several processes take turns."""
+        await self._aside(lambda engine: upgrade(engine, self.where))
+
+    async def _aside(self, work: Callable[[Engine], None]) -> None:
+        """Change tables, on a connection that is there for that alone."""
 
         def run() -> None:
             try:
-                upgrade(self._migrating(), self.where)
+                work(self._migrating())
             except (SQLAlchemyError, Error, OSError) as error:
                 raise self._translate(error) from error
 
