@@ -22,7 +22,7 @@ from eyeline.core.ids import first_id
 from eyeline.stores.results.schema import PARTITION
 
 #: Months that have their partition before they come.
-AHEAD = 3
+AHEAD = 2
 #: How long others are made to wait: for the lock (they queue behind it), and for a look whether a partition is empty.
 LOCK, LOOK = "1s", "2s"
 #: A partition that never held anything takes less, in bytes.
