@@ -1477,11 +1477,12 @@ async def _with_results(settings: Settings, work: Callable[[Any], Coroutine[Any,
 @db_app.command("upgrade")
 def db_upgrade(config: Config = None, data_dir: DataDir = None) -> None:
     """Bring the results database to this version."""
+    from eyeline.core.clock import utcnow
 
-    async def nothing(_results: Any) -> None:
-        return None
+    async def make_room(results: Any) -> None:
+        await results.make_room(utcnow())
 
-    _run(_with_results(_settings(config, data_dir), nothing))
+    _run(_with_results(_settings(config, data_dir), make_room))
     out.print("the results database is up to date")
 
 

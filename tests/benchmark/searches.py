@@ -28,9 +28,9 @@ PROMISE = 0.050
 
 _FILL = (Path(__file__).parent / "fill.sql").read_text()
 _INDEXES = """
-SELECT i.relname AS name, pg_get_indexdef(i.oid) AS made FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
-JOIN pg_class t ON t.oid = x.indrelid
-WHERE t.relname = ANY($1) AND NOT x.indisprimary AND t.relkind = 'r'
+SELECT i.relname AS name, replace(pg_get_indexdef(i.oid), ' ON ONLY ', ' ON ') AS made
+FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_class t ON t.oid = x.indrelid
+WHERE t.relname = ANY($1) AND NOT x.indisprimary AND t.relkind IN ('r', 'p')
 """
 TABLES = ("results", "result_labels", "result_codes", "audit")
 
@@ -118,6 +118,7 @@ async def run(rows: int, seconds: float, times: int, url: str | None) -> None:
     store = PostgresqlResults(target)
     if url is None:
         await store.upgrade()
+        await store.make_room(BEGIN - timedelta(days=20))  # the month has a partition of its own
         begun = time.monotonic()
         rows = await fill(target, rows, seconds)
         print(f"{rows:,} results made in {time.monotonic() - begun:.0f} s: {target}", flush=True)

@@ -225,6 +225,13 @@ def emptied_database() -> str:
     return _database()
 
 
+def copied_database() -> str:
+    """A database of its own with all tables and no row, for who changes tables."""
+    name, model = f"t{uuid4().hex}", emptied_database().rpartition("/")[2]
+    _sql(f"{postgres()}/postgres", f"CREATE DATABASE {name} TEMPLATE {model}")
+    return f"{postgres()}/{name}"
+
+
 @cache
 def sqs() -> str:
     """The server once it has answered a first call, for which it loads what it needs."""

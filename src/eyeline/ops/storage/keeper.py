@@ -49,6 +49,8 @@ YOUNG = timedelta(hours=1)
 #: Seconds between two looks at everything there is, and how many times longer than such a look takes they are at least.
 STOCK_EVERY, STOCK_REST = 600.0, 60
 ORPHANS_EVERY = 24 * 3600.0
+#: Seconds between two looks whether the database needs room for the results that come.
+ROOM_EVERY = 600.0
 #: Under these names the database keeps how far counting came, and what there was at the last look.
 COUNTED, STOCK = "storage/counted", "storage/stock"
 WHO = "retention"
@@ -83,7 +85,7 @@ class Keeper:
         self._grace = timedelta(seconds=grace)
         self._stock: Stock | None = None
         self._bytes = 0  # of pictures, as far as is known since the last look
-        self._next_stock = self._next_orphans = 0.0
+        self._next_stock = self._next_orphans = self._next_room = 0.0
         self._sizes: dict[str, int] = {}  # of the steps of each work
         self._computing = asyncio.Lock()
 
@@ -96,7 +98,7 @@ class Keeper:
             ("reencode", self._reencode),
         ]
         walks = [self._walking(stage, seconds, do) for stage, do in stages for seconds in self._policy.times(stage)]
-        return [self.drop, self.count, *walks, self._forget_events, self._look, self._relieve]
+        return [self.drop, self.count, *walks, self._forget_events, self._look, self._relieve, self._make_room]
 
     def _walking(self, stage: Stage, seconds: float, do: Callable[[Sequence[Result]], Awaitable[None]]) -> Work:
         name = f"{self._policy.digest}/{stage}/{seconds:.0f}"
@@ -377,6 +379,13 @@ class Keeper:
         if now >= self._next_orphans:
             self._next_orphans = now + ORPHANS_EVERY
             RETAINED.labels(what="orphan").inc(await sweep_orphans(self._blobs, self._results))
+        return False
+
+    async def _make_room(self) -> bool:
+        """Now and then, also where nothing is ever deleted."""
+        if time.monotonic() >= self._next_room:
+            self._next_room = time.monotonic() + ROOM_EVERY  # also where that fails now
+            await self._results.make_room(self._clock())
         return False
 
     # ------------------------------------------------------------ time

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
-from sqlalchemy import Dialect, Double, Select, bindparam, cast, extract, func, literal, select, update
+from sqlalchemy import Dialect, Double, Select, bindparam, case, cast, extract, func, literal, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from eyeline.core.clock import isoformat, utcnow
@@ -25,7 +25,7 @@ from eyeline.stores.results.schema import (
     leases,
     results,
 )
-from eyeline.stores.results.statements import Prepared, Statements, commits_to
+from eyeline.stores.results.statements import TO_A_RESULT, Prepared, Statements, body_of, commits_to
 
 #: The name of the sealer's lease.
 LEASE = "audit/sealer"
@@ -83,11 +83,9 @@ def _hold(insert: Any, dialect: Dialect) -> Any:
 
 
 def _with_bodies() -> Select[Any]:
-    return (
-        select(audit, results.c.body.label("result_body"), actions.c.body.label("action_body"))
-        .outerjoin(results, commits_to(results.c.id))
-        .outerjoin(actions, (actions.c.id == audit.c.id) & (audit.c.kind == "action"))
-    )
+    return select(
+        audit, case((TO_A_RESULT, body_of(audit.c.id))).label("result_body"), actions.c.body.label("action_body")
+    ).outerjoin(actions, (actions.c.id == audit.c.id) & (audit.c.kind == "action"))
 
 
 class _Store(Protocol):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
-from sqlalchemy import Column, Dialect, Select, and_, exists, func, not_, or_, select, true, union_all
+from sqlalchemy import Column, Dialect, Select, and_, exists, func, literal, not_, or_, select, true, union_all
 
 from eyeline.core.clock import isoformat, parse_time
 from eyeline.core.ids import first_id
@@ -71,18 +71,25 @@ class Finding:
     async def words(self: _Store, word: Word, beginning: str, limit: int, sites: Sequence[str] | None) -> list[str]:
         """From one to the next along an index, however many results bear each."""
         column = _WORDS[word]
+        most = limit if sites is None else 2 * limit
+        found = await self._rows(_walk(column, Prefix(beginning), most, self._dialect))
+        if sites is None:
+            return [row["word"] for row in found]
         said: list[str] = []
-        after: str | None = None
-        for _ in range(2 * limit):
-            chosen = select(func.min(column).label("next")).where(begins(column, Prefix(beginning), self._dialect))
-            if after is not None:
-                chosen = chosen.where(column > after)
-            after = (await self._rows(chosen))[0]["next"]
-            if after is None or len(said) >= limit:
-                break
-            if sites is None or await _borne(self, column, after, sites):
-                said.append(after)
+        for row in found:
+            if len(said) < limit and await _borne(self, column, row["word"], sites):
+                said.append(row["word"])
         return said
+
+
+def _walk(column: Any, beginning: Prefix, most: int, dialect: Dialect) -> Select[Any]:
+    """The first words in their order, in one statement: to plan each step by itself would take longer than all the steps."""
+    fits = begins(column, beginning, dialect)
+    walk = select(func.min(column).label("word"), literal(1).label("number")).where(fits).cte("walk", recursive=True)
+    further = select(func.min(column)).where(fits, column > walk.c.word).scalar_subquery()
+    step = select(further, walk.c.number + 1).where(walk.c.word.is_not(None), walk.c.number < most)
+    walk = walk.union_all(step)
+    return select(walk.c.word).where(walk.c.word.is_not(None)).order_by(walk.c.number)
 
 
 #: Where the words of each kind stand in an index. A model's name is no secret of a site; cameras are not looked up for one.
@@ -210,9 +217,9 @@ def begins(column: Column[Any], prefix: Prefix, dialect: Dialect) -> Any:
     """Exactly, whatever a database thinks of capitals; where text is sorted by its characters, an index can serve."""
     if not prefix:
         return column.is_not(None) if column.nullable else true()
+    if dialect.name == "postgresql":  # which knows that an index in the order of characters can serve
+        return func.starts_with(column, str(prefix))
     exactly = func.substr(column, 1, len(prefix)) == str(prefix)
-    if dialect.name != "sqlite":
-        return exactly
     return and_(column >= str(prefix), column < prefix + _LAST, exactly)
 
 

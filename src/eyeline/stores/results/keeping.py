@@ -258,6 +258,9 @@ class Keeping:
         """As the sealer's lease."""
         return await self._writer.write(lambda cursor: self._audit.take_turn(cursor, name, holder, lease))
 
+    async def make_room(self, now: datetime) -> None:
+        """Nothing: a table grows by itself, and what is deleted leaves its pages to what comes."""
+
     async def size(self: _Store) -> int:
         """As the database itself says."""
         return await self._readers.ask(lambda cursor: int(self._keep.size.rows(cursor)[0]["size"]))

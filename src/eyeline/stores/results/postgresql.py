@@ -4,12 +4,14 @@ Events are numbered after their commit (migration 0002), so that who reads the l
 cut off is told in seconds as a passing trouble; connections that died while idle are replaced unnoticed.
 """
 
+from datetime import datetime
 from functools import partial
 
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.pool import NullPool
 
 from eyeline.core.settings import mask
+from eyeline.stores.results import partitions
 from eyeline.stores.results import postgresql_driver as driver
 from eyeline.stores.results.postgresql_bell import PostgresqlBell
 from eyeline.stores.results.sql import SqlResults, store_error
@@ -24,6 +26,10 @@ class PostgresqlResults(SqlResults):
     def __init__(self, url: str) -> None:
         self._url = url
         super().__init__(_writing(url), _reading(url), mask(url), PostgresqlBell(url))
+
+    async def make_room(self, now: datetime) -> None:
+        """Partitions of the results: those of the coming months are made, the oldest that are empty dropped."""
+        await self._aside(lambda engine: partitions.tend(engine, now))
 
     def _translate(self, error: Exception) -> Exception:
         return store_error(error, self.where, "does not let us in: {cause}; check user, password and database")

@@ -61,6 +61,7 @@ _SETTINGS = {
     "default_transaction_isolation": "read committed",
     "idle_in_transaction_session_timeout": "15s",  # a process that was frozen must not hold its rows for ever
     "jit": "off",
+    "parallel_setup_cost": "100000",  # a page over many partitions looks dearer than it is; starting helpers takes longer
 }
 #: Classes of SQLSTATE, and single codes, that say: the surroundings, try again.
 _SURROUNDINGS = ("08", "40", "53", "55", "57", "58", "25006", "25P03")

@@ -158,6 +158,12 @@ class Retaining(Protocol):
         """Hold the named lease for so many seconds, where it is free or one's own."""
         ...
 
+    async def make_room(self, now: datetime) -> None:
+        """Ready the database for the results that come, and give back the room of those that are gone, where it does neither by
+        itself. Idempotent; by several processes at once, too.
+        """
+        ...
+
     async def size(self) -> int:
         """Bytes of the database on its disk."""
         ...

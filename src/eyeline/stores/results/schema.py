@@ -103,6 +103,8 @@ Index("results_failed_camera", results.c.camera, results.c.id, sqlite_where=_fai
 Index("results_score", results.c.top_score)
 #: Indexes over functions that PostgreSQL alone has (migration 0009).
 POSTGRESQL_ONLY = {"results_odd"}
+#: How the names of its partitions of this table begin (migration 0011).
+PARTITION = "results_"
 
 Index("results_models", results.c.models, results.c.id, sqlite_where=_with_models, postgresql_where=_with_models)
 

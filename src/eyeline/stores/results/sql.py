@@ -47,7 +47,7 @@ from eyeline.stores.results.schema import (
     results,
     states,
 )
-from eyeline.stores.results.statements import Statements, statements, with_places
+from eyeline.stores.results.statements import Statements, placed, statements
 from eyeline.stores.results.upgrade import upgrade
 from eyeline.stores.results.verdicts import Verdicts, VerdictStatements, doubt_rows
 
@@ -240,8 +240,8 @@ class SqlResults(
 
     async def get_many(self, ids: Sequence[str]) -> dict[str, Result]:
         """The results by id."""
-        query = with_places(select(results.c.id).where(results.c.id.in_(ids)))
-        return {row["id"]: rows.sealed_result(row) for row in await self._rows(query)}
+        found = await self._rows(placed().where(results.c.id.in_(ids)))
+        return {row["id"]: rows.sealed_result(row) for row in found}
 
     async def camera_counts(self) -> dict[str, dict[str, int]]:
         """What each camera's frames came to, from counts kept in the saving transactions."""
@@ -340,10 +340,14 @@ class SqlResults(
 
     async def upgrade(self) -> None:
         """Run what migrations are missing; several processes take turns."""
+        await self._aside(lambda engine: upgrade(engine, self.where))
+
+    async def _aside(self, work: Callable[[Engine], None]) -> None:
+        """Change tables, on a connection that is there for that alone."""
 
         def run() -> None:
             try:
-                upgrade(self._migrating(), self.where)
+                work(self._migrating())
             except (SQLAlchemyError, Error, OSError) as error:
                 raise self._translate(error) from error
 

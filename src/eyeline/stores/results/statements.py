@@ -161,33 +161,53 @@ class Statements:
         self.put_state = replace(states, "name")
         self.put_camera = replace(cameras, "name")
         self.put_key = replace(keys, "name")
-        self.result_by_id = prepared(
-            select(results.c.body, audit.c.block, audit.c.position, reviews.c.body.label("verdict"))
-            .outerjoin(audit, commits_to(results.c.id))
-            .outerjoin(reviews, reviews.c.result_id == results.c.id)
-            .where(results.c.id == bindparam("id"))
-        )
+        self.result_by_id = prepared(placed().where(results.c.id == bindparam("id")))
         self.unfinished = prepared(_waiting())
         self.camera_counts = prepared(_accounts())
         self.tail = prepared(_tail())
         self.last_seq = prepared(select(func.coalesce(func.max(events.c.seq), literal_column("0")).label("newest")))
 
 
+def placed() -> Select[Any]:
+    """Results with the places at which they are sealed and their verdicts, to be chosen by what they are."""
+    return (
+        select(results.c.id, results.c.body, audit.c.block, audit.c.position, reviews.c.body.label("verdict"))
+        .outerjoin(audit, commits_to(results.c.id))
+        .outerjoin(reviews, reviews.c.result_id == results.c.id)
+    )
+
+
 def with_places(page: Select[Any]) -> Select[Any]:
     """A page of results (their `id`s), newest first, with the places at which they are sealed and their verdicts."""
     found = page.subquery()
     return (
-        select(found.c.id, results.c.body, audit.c.block, audit.c.position, reviews.c.body.label("verdict"))
-        .join_from(found, results, results.c.id == found.c.id)
+        select(
+            found.c.id,
+            body_of(found.c.id).label("body"),
+            audit.c.block,
+            audit.c.position,
+            reviews.c.body.label("verdict"),
+        )
         .outerjoin(audit, commits_to(found.c.id))
         .outerjoin(reviews, reviews.c.result_id == found.c.id)
         .order_by(found.c.id.desc())
     )
 
 
+def body_of(result_id: Any) -> Any:
+    """The body of the result of that id, or NULL. Looked up for each row: a join of many rows with a table in many partitions is
+    taken for so dear that the database would rather read the whole table.
+    """
+    return select(results.c.body).where(results.c.id == result_id).scalar_subquery()
+
+
 def commits_to(result_id: Any) -> Any:
     """The audit row of a result that is there; one without a salt is of a result that was erased under the same id."""
-    return (audit.c.id == result_id) & (audit.c.kind == "result") & (func.length(audit.c.salt) > 0)
+    return (audit.c.id == result_id) & TO_A_RESULT
+
+
+#: Of an audit row: it commits to a result that is there.
+TO_A_RESULT = (audit.c.kind == "result") & (func.length(audit.c.salt) > 0)
 
 
 def _binds(names: Iterable[str]) -> dict[str, Any]:
@@ -230,8 +250,7 @@ def _accounts() -> CompoundSelect[Any]:
 def _tail() -> Select[Any]:
     """Events in order, each with the body of the result it stands for."""
     return (
-        select(events, results.c.body.label("result_body"))
-        .outerjoin(results, results.c.id == events.c.result_id)
+        select(events, body_of(events.c.result_id).label("result_body"))
         .where(events.c.seq > bindparam("after"))
         .order_by(events.c.seq)
         .limit(bindparam("limit"))

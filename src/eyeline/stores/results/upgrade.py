@@ -13,10 +13,10 @@ from sqlalchemy import Connection, Engine, inspect, text
 
 from eyeline.core.embedded import require_local
 from eyeline.core.errors import StoreError
-from eyeline.stores.results.schema import POSTGRESQL_ONLY
+from eyeline.stores.results.schema import PARTITION, POSTGRESQL_ONLY
 
 #: The newest migration. Kept by hand, so that a start with nothing to do need not import Alembic (0.2 s a process).
-HEAD = "0010"
+HEAD = "0011"
 
 
 def current(connection: Connection) -> str | None:
@@ -76,8 +76,9 @@ def differences(engine: Engine, metadata: Any) -> list[Any]:
     from alembic.autogenerate import compare_metadata  # noqa: PLC0415
     from alembic.migration import MigrationContext  # noqa: PLC0415
 
-    def compared(_item: Any, name: str | None, *_rest: Any) -> bool:
-        return name not in POSTGRESQL_ONLY
+    def compared(_item: Any, name: str | None, kind: str, *_rest: Any) -> bool:
+        a_partition = kind == "table" and str(name).startswith(PARTITION)
+        return name not in POSTGRESQL_ONLY and not a_partition
 
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"include_object": compared})

@@ -31,7 +31,7 @@ from eyeline.stores.results.review import (
     shown,
 )
 from eyeline.stores.results.schema import UNDECIDED, actions, result_labels, results, reviews, verdicts
-from eyeline.stores.results.statements import Prepared, Statements, with_places
+from eyeline.stores.results.statements import Prepared, Statements, placed
 
 #: A label that so many results bear is not new.
 KNOWN = 20
@@ -141,8 +141,8 @@ class Verdicts:
         columns = (reviews.c.result_id, reviews.c.value, reviews.c.reason, reviews.c.held_by, reviews.c.held_until)
         chosen = _undecided(select(*columns), query).order_by(reviews.c.value.desc(), reviews.c.result_id.desc())
         found = await self._rows(chosen.limit(query.limit))
-        page = select(results.c.id).where(results.c.id.in_([row["result_id"] for row in found]))
-        known = {row["id"]: rows.sealed_result(row) for row in await self._rows(with_places(page))}
+        page = placed().where(results.c.id.in_([row["result_id"] for row in found]))
+        known = {row["id"]: rows.sealed_result(row) for row in await self._rows(page)}
         now = time.time()
         return [_waiting(row, known[row["result_id"]], now) for row in found if row["result_id"] in known]
 

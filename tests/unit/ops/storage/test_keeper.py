@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from eyeline.core.clock import isoformat
 from eyeline.core.dedupe import answer_key
-from eyeline.core.errors import BlobError
+from eyeline.core.errors import BlobError, StoreError
 from eyeline.core.ids import uuid7
 from eyeline.core.settings import RetentionRuleSettings, RetentionSettings
 from eyeline.core.types import BlobRef, Result
@@ -412,3 +413,18 @@ async def test_the_same_picture_at_two_sites_is_two_pictures(site: Site) -> None
     site.now = after(31)
     await run(site.keeper(RetentionSettings(originals="30d", evidence="0d", rules=rules)))
     assert (await site.has(north), await site.has(south)) == (False, True)
+
+
+async def test_the_database_is_asked_now_and_then_to_make_room(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[datetime] = []
+
+    async def make_room(now: datetime) -> None:
+        asked.append(now)
+        raise StoreError("somebody has the table")
+
+    monkeypatch.setattr(site.results, "make_room", make_room)
+    *_, work = site.keeper().works()
+    with pytest.raises(StoreError):
+        await work()
+    assert not await work()  # not again at once
+    assert asked == [site.now]
