@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from eyeline.core.dedupe import plan_key
+from eyeline.core.dedupe import plan_key, written_plan
 from eyeline.core.errors import CacheError, ConfigError, InferenceUnavailable
 from eyeline.core.settings import PipelineSettings
 from eyeline.core.telemetry import logger
 from eyeline.core.types import Job, ModelRef
-from eyeline.inference.base import Predictor, ServedModel
+from eyeline.inference.base import Canary, Predictor, ServedModel
 from eyeline.pipeline.plan import Plan
 from eyeline.stores.cache.base import Cache
 from eyeline.stores.cache.definitions import Definitions
@@ -42,6 +42,7 @@ class Plans:
         self._cache = cache
         self._definitions = Definitions(cache, {pipeline.name: pipeline.digest for pipeline in pipelines})
         self._ready: dict[str, ReadyPlan] = {}
+        self._tried: dict[tuple[str, str], ReadyPlan] = {}  # by pipeline and site, where a version is tried out
         self._why: dict[str, str] = {}
         self.layout = Layout()
 
@@ -50,9 +51,12 @@ class Plans:
         """Whether there is anything to receive jobs for."""
         return bool(self._ready)
 
-    def get(self, pipeline: str) -> ReadyPlan:
-        """The plan to run. Raises NotServed for a pipeline that is not defined here or has a model that is not ready."""
-        found = self._ready.get(pipeline)
+    def get(self, pipeline: str, site: str = "") -> ReadyPlan:
+        """The plan to run for a picture of this site.
+
+        Raises NotServed for a pipeline that is not defined here or has a model that is not ready.
+        """
+        found = self._tried.get((pipeline, site)) or self._ready.get(pipeline)
         if found is not None:
             return found
         if pipeline not in self._pipelines:
@@ -75,30 +79,39 @@ class Plans:
 
     async def refresh(self) -> None:
         """Ask what serves now. Never raises: what does not answer is not ready."""
-        answers = await asyncio.gather(*(self._predictor.model(name) for name in self._models), return_exceptions=True)
+        served, missing = await self._ask(self._models)
+        canaries = {name: model.canary for name, model in served.items() if model.canary is not None}
+        # one that does not answer is not tried out now: the version that serves answers for its sites, too
+        others, _ = await self._ask([canary.address(name) for name, canary in canaries.items()])
+        ready = {name: plan for name in self._pipelines if (plan := self._plan(name, served, missing)) is not None}
+        tried = _tried(ready, {name: one for name, one in canaries.items() if one.address(name) in others}, others)
+        if _fingerprints(ready, tried) != _fingerprints(self._ready, self._tried):
+            at = sorted({f"{plan.plan.pipeline} at {site}: {plan.plan.variant}" for (_, site), plan in tried.items()})
+            log.info("pipelines ready", ready=sorted(ready), not_ready=self._why, tried_out=at)
+            layout = Layout.of((plan.plan, plan.served) for plan in (*ready.values(), *tried.values()))
+            self.layout = self.layout if layout == self.layout else layout  # a swap to the same shapes disturbs nobody
+        self._ready, self._tried = ready, tried
+
+    async def _ask(self, names: Sequence[str]) -> tuple[dict[str, ServedModel], dict[str, str]]:
+        """What serves under these names, and why the others do not."""
+        answers = await asyncio.gather(*(self._predictor.model(name) for name in names), return_exceptions=True)
         served, missing = {}, {}
-        for name, answer in zip(self._models, answers, strict=True):
+        for name, answer in zip(names, answers, strict=True):
             if isinstance(answer, ServedModel):
                 served[name] = answer
             elif isinstance(answer, InferenceUnavailable | ConfigError):
                 missing[name] = str(answer)
             else:
                 raise answer
-        ready = {name: plan for name in self._pipelines if (plan := self._plan(name, served, missing)) is not None}
-        if {name: plan.fingerprint for name, plan in ready.items()} != {
-            n: p.fingerprint for n, p in self._ready.items()
-        }:
-            log.info("pipelines ready", ready=sorted(ready), not_ready=self._why)
-            layout = Layout.of((plan.plan, plan.served) for plan in ready.values())
-            self.layout = self.layout if layout == self.layout else layout  # a swap to the same shapes disturbs nobody
-        self._ready = ready
+        return served, missing
 
     async def publish(self) -> None:
-        """Tell the gateway which fingerprint each pipeline answers with now."""
+        """Tell the gateway which fingerprint each pipeline answers with now, and at which sites with another one."""
         try:
             await self._definitions.tell()
             for name, ready in self._ready.items():
-                await self._cache.set(plan_key(name), ready.fingerprint.encode(), ttl=PUBLISHED)
+                tried = {site: plan.fingerprint for (pipeline, site), plan in self._tried.items() if pipeline == name}
+                await self._cache.set(plan_key(name), written_plan(ready.fingerprint, tried), ttl=PUBLISHED)
         except CacheError as error:
             log.warning("cache not reachable", error=str(error))
 
@@ -117,3 +130,34 @@ class Plans:
             return None
         fingerprint = plan.fingerprint({model: served[model].fingerprint for model in models})
         return ReadyPlan(plan, served, tuple(served[model].ref for model in models), fingerprint)
+
+
+def _tried(
+    ready: Mapping[str, ReadyPlan], canaries: Mapping[str, Canary], others: Mapping[str, ServedModel]
+) -> dict[tuple[str, str], ReadyPlan]:
+    """The plans of those sites at which another version of a model is tried out, by pipeline and site."""
+    found: dict[tuple[str, str], ReadyPlan] = {}
+    for pipeline, plan in ready.items():
+        mine = {name: one for name, one in canaries.items() if name in {step.model for step in plan.plan.models}}
+        for site in sorted({site for one in mine.values() for site in one.sites}):
+            addresses = {name: one.address(name) for name, one in mine.items() if site in one.sites}
+            try:
+                found[pipeline, site] = _variant(plan, {name: (at, others[at]) for name, at in addresses.items()})
+            except ConfigError as error:
+                log.warning("a version cannot be tried out", pipeline=pipeline, site=site, reason=str(error))
+    return found
+
+
+def _variant(ready: ReadyPlan, others: Mapping[str, tuple[str, ServedModel]]) -> ReadyPlan:
+    """The plan with other versions of these models. Raises ConfigError."""
+    plan = ready.plan.with_models({name: (address, model.contract) for name, (address, model) in others.items()})
+    served = {**ready.served, **dict(others.values())}
+    names = list(dict.fromkeys(step.model for step in plan.models))
+    fingerprint = plan.fingerprint({name: served[name].fingerprint for name in names})
+    return ReadyPlan(plan, served, tuple(served[name].ref for name in names), fingerprint)
+
+
+def _fingerprints(
+    ready: Mapping[str, ReadyPlan], tried: Mapping[tuple[str, str], ReadyPlan]
+) -> dict[str | tuple[str, str], str]:
+    return {key: plan.fingerprint for key, plan in (*ready.items(), *tried.items())}
