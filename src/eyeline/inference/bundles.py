@@ -442,9 +442,10 @@ def remember(entry: Path, served: list[str]) -> None:
 
 
 def canary(entry: Path) -> Canary | None:
-    """The version that is tried out, where there is one."""
+    """The version that is tried out, where there is one; one that serves everywhere by now is not tried out any more."""
     version, *sites = _lines(entry / CANARY) or [""]
-    return Canary(version, tuple(sites)) if version in versions(entry) else None
+    path = versions(entry).get(version)
+    return None if path is None or path == serving_version(entry) else Canary(version, tuple(sites))
 
 
 def remember_canary(entry: Path, chosen: Canary | None) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from eyeline.core.dedupe import plan_key, written_plan
 from eyeline.core.errors import CacheError, ConfigError, InferenceUnavailable
@@ -157,7 +158,5 @@ def _variant(ready: ReadyPlan, others: Mapping[str, tuple[str, ServedModel]]) ->
     return ReadyPlan(plan, served, tuple(served[name].ref for name in names), fingerprint)
 
 
-def _fingerprints(
-    ready: Mapping[str, ReadyPlan], tried: Mapping[tuple[str, str], ReadyPlan]
-) -> dict[str | tuple[str, str], str]:
-    return {key: plan.fingerprint for key, plan in (*ready.items(), *tried.items())}
+def _fingerprints(ready: Mapping[str, ReadyPlan], tried: Mapping[tuple[str, str], ReadyPlan]) -> list[dict[Any, str]]:
+    return [{key: plan.fingerprint for key, plan in plans.items()} for plans in (ready, tried)]
