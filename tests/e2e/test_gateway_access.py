@@ -119,6 +119,8 @@ MATRIX: dict[tuple[str, str], Row] = {
     ("GET", "/v1/models"): Row(READERS),
     # what is asked of models does not fit, or is of none: nothing changes
     ("POST", "/v1/models/{name}/promote"): Row(ADMIN, 400, "/v1/models/none/promote", send={"json": {}}),
+    ("POST", "/v1/models/{name}/canary"): Row(ADMIN, 400, "/v1/models/none/canary", send={"json": {}}),
+    ("POST", "/v1/models/{name}/canary/end"): Row(ADMIN, 400, "/v1/models/none/canary/end", send={"json": {}}),
     ("POST", "/v1/models/{name}/rollback"): Row(ADMIN, 400, "/v1/models/none/rollback", send={"json": {}}),
     ("POST", "/v1/models/{name}/verify"): Row({"operator", "admin"}, 404, "/v1/models/none/verify"),
     ("GET", "/v1/pipelines"): Row(READERS),

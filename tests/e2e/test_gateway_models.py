@@ -218,6 +218,14 @@ async def test_without_a_server_a_version_waits_for_the_next_load(tmp_path: Path
     assert "serves from the next load on" in said.output
     assert not (tmp_path / "data").exists()  # nothing is made where there is nothing yet
     assert (models / "brightness" / "current").read_text().splitlines()[0] == "1.0.0"
+    try_out = ["models", "canary", "brightness", "2.0.0", "--config", str(settings), "--site"]
+    said = await asyncio.to_thread(run.invoke, app, [*try_out, "default"])
+    assert "brightness 2.0.0 serves at default from the next load on" in said.output
+    assert (models / "brightness" / "canary").read_text() == "2.0.0\ndefault\n"
+    wrong = await asyncio.to_thread(run.invoke, app, [*try_out, "leeds"])
+    assert (wrong.exit_code, "there are: default" in str(wrong.exception)) == (1, True)
+    assert (await asyncio.to_thread(run.invoke, app, [*try_out[:3], "--end", *try_out[4:6]])).exit_code == 0
+    assert not (models / "brightness" / "canary").exists()
 
 
 async def test_failed_jobs_are_listed_and_tried_anew(tmp_path: Path) -> None:
