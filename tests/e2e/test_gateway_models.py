@@ -120,6 +120,30 @@ class Line:
         await self._plant.until(so, 30, f"{north} at north, {south} at south; {self.versions}")
 
 
+async def replayed(here: Running, first: dict[str, Any], later: dict[str, Any]) -> None:
+    """The version that is tried out is asked about the picture of a record that the live one made."""
+    path, which = f"/v1/results/{first['id']}/replay", {"pipeline": "brightness", "model": "brightness@2.0.0"}
+    unknown = await here.client.post(path, json=which | {"model": "brightness@3.0.0"})
+    assert (unknown.status_code, "brightness with brightness@2.0.0" in unknown.json()["detail"]) == (400, True)
+    asked = await here.client.post(path, json=which)
+    assert (asked.status_code, asked.json()["replay_of"]) == (202, first["id"])
+    done = (await here.client.get(f"/v1/jobs/{asked.json()['id']}", params={"wait": 20})).json()["result"]
+    assert (done["aside"], done["replay_of"], done["ref"], done["camera"]) == (True, first["id"], first["id"], None)
+    assert (done["duplicate_of"], done["models"], done["classifications"]) == (
+        None,
+        later["models"],
+        later["classifications"],
+    )
+    again = await here.client.post(f"/v1/results/{done['id']}/replay", json=which)
+    assert (again.status_code, first["id"] in again.json()["detail"]) == (409, True)
+    records = await here.results.unsealed(5000, bodies=True)
+    kept = [msgspec.json.decode(record.body) for record in records if record.kind == "action" and record.body]
+    assert [(one["result"], one["job"]) for one in kept if one["what"] == "replay"] == [(first["id"], done["id"])]
+    await here.blobs.delete(f"{first['site']}/{first['image']['sha256']}")
+    gone = await here.client.post(path, json=which)
+    assert (gone.status_code, "not kept as it was received" in gone.json()["detail"]) == (409, True)
+
+
 async def test_a_version_is_tried_out_at_one_site_and_promoted_or_taken_back_while_pictures_come(
     tmp_path: Path,
 ) -> None:
@@ -183,6 +207,7 @@ async def test_a_version_is_tried_out_at_one_site_and_promoted_or_taken_back_whi
                     "brightness@2.0.0": "READY"
                 }
 
+            await replayed(here, first, again)
             assert (await post("canary/end")).status_code == 200
             await line.until("1.0.0", "1.0.0")
             assert (await post("canary", version="2.0.0", sites=["south"])).status_code == 200

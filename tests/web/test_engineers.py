@@ -12,7 +12,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from eyeline.core.clock import utcnow
-from eyeline.core.types import ModelRef
+from eyeline.core.types import Classification, ModelRef
 from eyeline.gateway.auth import new_key
 from eyeline.gateway.passwords import HASHER
 from eyeline.gateway.recorder import rows_of
@@ -210,6 +210,30 @@ def test_a_version_is_promoted_by_typing_its_models_name_with_a_reason(visitor: 
     expect(page.locator(".timeline")).to_contain_text("brightness 1.0.0 → 2.0.0, ana: trained on the new belt")
     expect(page.get_by_text("is tried out")).to_have_count(0)
     expect(page.get_by_role("button", name="Roll back")).to_be_visible()
+
+
+def test_another_model_is_asked_about_a_records_picture(visitor: Watched, guarded: Site) -> None:
+    record, page = guarded.result("belt-01"), visitor.page
+    page.goto(f"/audit/{record.id}")
+    sign_in(page)
+    page.get_by_label("Ask about this picture").select_option(index=0)
+    page.get_by_role("button", name="Replay").click()
+    expect(page.get_by_role("status").filter(has_text="The picture is in the line")).to_be_visible()
+    named = [Classification("intact", 0.8, "damage")]
+    other = guarded.result(
+        site=record.site, ref=record.id, replay_of=record.id, aside=True, detections=[], classifications=named
+    )
+    page.reload()
+    row = page.get_by_role("row", name=re.compile("^Replay"))
+    expect(row).to_contain_text("intact")
+    expect(page.get_by_role("row", name=re.compile("^This record"))).to_contain_text("1 × carton (93%)")
+    page.set_viewport_size({"width": 390, "height": 900})
+    assert [each["id"] for each in Axe().run(page, context="#replays").response["violations"]] == []
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    row.get_by_role("link", name="Replay").click()
+    expect(page.get_by_text("no alert and no count follows from it")).to_be_visible()
+    assert page.url.endswith(other.id)
+    expect(page.get_by_role("link", name="The record")).to_have_attribute("href", f"/audit/{record.id}#replays")
 
 
 def try_out_by_form(page: Page, site: Site) -> None:

@@ -31,7 +31,7 @@ class Rollback(msgspec.Struct, forbid_unknown_fields=True):
     reason: Reason
 
 
-class Trial(msgspec.Struct, forbid_unknown_fields=True):
+class TryOut(msgspec.Struct, forbid_unknown_fields=True):
     """Which version is to be tried out, at which sites, and why. Without sites it answers replays alone."""
 
     version: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
@@ -61,7 +61,7 @@ def routes(state: State) -> APIRouter:
 
     @router.post("/v1/models/{name}/canary", summary="Let a version answer for some sites, once it is checked")
     async def try_out(name: str, request: Request, who: Manager) -> Response:
-        wanted = await parsed(request, Trial)
+        wanted = await parsed(request, TryOut)
         return reply(await doing.try_out(who, name, wanted.version, wanted.sites, wanted.reason))
 
     @router.post("/v1/models/{name}/canary/end", summary="Let the version that serves answer for all sites again")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from eyeline.core.errors import ConfigError, Conflict, NotFound
+from eyeline.core.settings import Settings
 from eyeline.core.telemetry import printable
 from eyeline.inference import bundles
 from eyeline.inference.base import Canary
@@ -79,6 +80,15 @@ async def take_back(models: Path, name: str, servers: Servers | None) -> Rolled:
     if servers:
         await servers.unload(before.address(name))
     return Rolled(model=name, version=serving.name, before=before.version)
+
+
+def askable(settings: Settings) -> list[tuple[str, str]]:
+    """Whom a picture can be shown: each pipeline as it serves (""), and with each version that is tried out. Blocks."""
+    found: list[tuple[str, str]] = []
+    for pipeline in settings.pipelines:
+        tried = ((name, bundles.canary(settings.inference.models / name)) for name in pipeline.models)
+        found += [(pipeline.name, ""), *((pipeline.name, one.address(name)) for name, one in tried if one is not None)]
+    return found
 
 
 def versions(entry: Path) -> list[dict[str, Any]]:

@@ -37,7 +37,7 @@ log = logger("worker")
 T = TypeVar("T")
 
 #: Jobs are written for readers of at least this version.
-READER = 1
+READER = 2
 #: Deliveries of one message after which it is failed although nothing was charged.
 SAFETY_NET = 100
 #: Seconds after which an image that cannot be read may be the only one.
@@ -122,7 +122,7 @@ class Images:
         if held.delivery.attempt > 1 and await self.store.get(job.id) is not None:
             await self._record(held, None)
             return
-        ready = self.plans.get(job.pipeline, job.site)
+        ready = self.plans.get(job.pipeline, job.site if job.aside is None else job.aside)
         await self.plans.check(job)
         if job.replay_of is not None:  # asked for anew: no answer of before will do
             await self._record(held, await self._compute(held, job, ready))

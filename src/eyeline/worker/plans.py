@@ -52,14 +52,16 @@ class Plans:
         """Whether there is anything to receive jobs for."""
         return bool(self._ready)
 
-    def get(self, pipeline: str, site: str = "") -> ReadyPlan:
-        """The plan to run for a picture of this site.
+    def get(self, pipeline: str, whose: str = "") -> ReadyPlan:
+        """The plan to run for a picture of this site, or with this version of a model that is tried out (name@version).
 
         Raises NotServed for a pipeline that is not defined here or has a model that is not ready.
         """
-        found = self._tried.get((pipeline, site)) or self._ready.get(pipeline)
+        found = self._tried.get((pipeline, whose)) or (None if "@" in whose else self._ready.get(pipeline))
         if found is not None:
             return found
+        if "@" in whose and pipeline in self._ready:
+            raise NotServed(f"{whose} is not tried out in the pipeline {pipeline!r} now")
         if pipeline not in self._pipelines:
             raise NotServed(f"the pipeline {pipeline!r} is not defined here; defined: {sorted(self._pipelines)}")
         raise NotServed(
@@ -87,7 +89,7 @@ class Plans:
         ready = {name: plan for name in self._pipelines if (plan := self._plan(name, served, missing)) is not None}
         tried = _tried(ready, {name: one for name, one in canaries.items() if one.address(name) in others}, others)
         if _fingerprints(ready, tried) != _fingerprints(self._ready, self._tried):
-            at = sorted({f"{plan.plan.pipeline} at {site}: {plan.plan.variant}" for (_, site), plan in tried.items()})
+            at = [f"{pipeline}: {plan.plan.variant} for {whose}" for (pipeline, whose), plan in tried.items()]
             log.info("pipelines ready", ready=sorted(ready), not_ready=self._why, tried_out=at)
             layout = Layout.of((plan.plan, plan.served) for plan in (*ready.values(), *tried.values()))
             self.layout = self.layout if layout == self.layout else layout  # a swap to the same shapes disturbs nobody
@@ -111,7 +113,8 @@ class Plans:
         try:
             await self._definitions.tell()
             for name, ready in self._ready.items():
-                tried = {site: plan.fingerprint for (pipeline, site), plan in self._tried.items() if pipeline == name}
+                mine = {whose: plan for (pipeline, whose), plan in self._tried.items() if pipeline == name}
+                tried = {site: plan.fingerprint for site, plan in mine.items() if "@" not in site}
                 await self._cache.set(plan_key(name), written_plan(ready.fingerprint, tried), ttl=PUBLISHED)
         except CacheError as error:
             log.warning("cache not reachable", error=str(error))
@@ -136,16 +139,22 @@ class Plans:
 def _tried(
     ready: Mapping[str, ReadyPlan], canaries: Mapping[str, Canary], others: Mapping[str, ServedModel]
 ) -> dict[tuple[str, str], ReadyPlan]:
-    """The plans of those sites at which another version of a model is tried out, by pipeline and site."""
+    """The plans with another version of a model, by pipeline and either the site at which it is tried out or its address."""
     found: dict[tuple[str, str], ReadyPlan] = {}
     for pipeline, plan in ready.items():
         mine = {name: one for name, one in canaries.items() if name in {step.model for step in plan.plan.models}}
-        for site in sorted({site for one in mine.values() for site in one.sites}):
-            addresses = {name: one.address(name) for name, one in mine.items() if site in one.sites}
+        at = {
+            site: [name for name, one in mine.items() if site in one.sites]
+            for one in mine.values()
+            for site in one.sites
+        }
+        at |= {one.address(name): [name] for name, one in mine.items()}
+        for whose, names in sorted(at.items()):
+            addresses = {name: mine[name].address(name) for name in names}
             try:
-                found[pipeline, site] = _variant(plan, {name: (at, others[at]) for name, at in addresses.items()})
+                found[pipeline, whose] = _variant(plan, {name: (to, others[to]) for name, to in addresses.items()})
             except ConfigError as error:
-                log.warning("a version cannot be tried out", pipeline=pipeline, site=site, reason=str(error))
+                log.warning("a version cannot be tried out", pipeline=pipeline, at=whose, reason=str(error))
     return found
 
 

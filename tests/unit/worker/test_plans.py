@@ -194,6 +194,9 @@ async def test_where_a_version_that_is_tried_out_does_not_answer_the_one_that_se
     those = plans(shelf)
     await those.refresh()
     assert those.get("one", "south").models[0].version == "2"
+    assert those.get("one", "first@2").models[0].version == "2"  # for a replay, whatever the site
     del shelf.models["first@2"]
     await those.refresh()
     assert those.get("one", "south").models[0].version == "1"
+    with pytest.raises(NotServed, match="first@2 is not tried out"):
+        those.get("one", "first@2")

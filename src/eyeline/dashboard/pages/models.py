@@ -127,8 +127,6 @@ class ModelsPage:
         """The form that lets a version answer for the ticked sites."""
         name, form = request.path_params["name"], await form_of(request)
         sites = [field.removeprefix("site.") for field in form if field.startswith("site.")]
-        if not sites:
-            raise InputError("no site is ticked; tick those at which the version is to answer")
         await self._shell.sources.try_out(
             principal_of(request), name, form.get("version", ""), sites, _confirmed(name, form)
         )
