@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace as replace_struct
 
 from eyeline.core.errors import StoreError
 from eyeline.core.ids import uuid7
@@ -343,10 +344,11 @@ async def test_each_filter_finds_its_own(store: ResultStore) -> None:
 
 
 async def test_what_was_answered_aside_is_found_and_counted_nowhere(store: ResultStore) -> None:
-    record, asked = make_job(1, camera="belt-1"), make_job(1, camera="belt-1")
+    record, asked = make_job(1, camera="belt-1"), replace_struct(make_job(1, camera="belt-1"), aside="")
     await store.keep_jobs([NewJob(job=record), NewJob(job=asked)])
     first = make_result(record)
     aside = make_result(asked, aside=True, replay_of=record.id, ref=record.id)
+    assert (await store.camera_counts())["belt-1"]["in_flight"] == 1
     assert await store.save_many([first, aside]) == {record.id, asked.id}
     kept = await store.get_job(asked.id)
     assert kept is not None

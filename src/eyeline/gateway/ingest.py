@@ -128,8 +128,8 @@ class Intake:
         return job
 
     async def ask_aside(self, record: Result, image: ImageInfo, pipeline: str, version: str, who: Principal) -> Job:
-        """Keep a job that asks another model about a record's picture; durable when this returns. Its ref is the record, and it
-        has no camera: it is none of its frames. It ends by itself where nobody can answer it.
+        """Keep a job that asks another model about a record's picture; durable when this returns. Its ref is the record: so it is
+        found from there, and is no picture of the record's own ref. It ends by itself where nobody can answer it.
         """
         now = utcnow()
         job = Job(
@@ -140,6 +140,7 @@ class Intake:
             blob=original_of(record.site, image),
             received_at=now,
             captured_at=record.captured_at,
+            camera=record.camera,
             ref=record.id,
             deadline=now + ASIDE_SECONDS,
             replay_of=record.id,

@@ -50,7 +50,7 @@ def job_row(new: NewJob, kept_at: float) -> dict[str, Any]:
     return {
         "id": job.id,
         "site": job.site,
-        "camera": job.camera,
+        "camera": job.camera if job.aside is None else None,  # none of the frames that a camera is answerable for
         "lane": job.lane,
         "principal": new.principal,
         "idempotency_key": new.idempotency_key,
