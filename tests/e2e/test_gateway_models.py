@@ -108,6 +108,7 @@ class Line:
                 self._seed += 1
                 result = await self.answer(site, 1000 + self._seed)
                 versions.append(result["models"][0]["version"].partition("+")[0])
+            await asyncio.sleep(0.05)
 
     async def until(self, north: str, south: str) -> None:
         """Until the newest pictures were answered by these."""
