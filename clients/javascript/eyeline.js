@@ -109,6 +109,7 @@
  * @property {string | null} duplicate_of
  * @property {Reuse | null} reuse
  * @property {string | null} replay_of
+ * @property {boolean} aside
  * @property {ChainRef | null} chain
  * @property {Verdict | null} verdict
  * @property {number} schema_version

@@ -159,8 +159,8 @@ def gateway_service(settings: Settings) -> Service:
     from eyeline.alerts.book import RuleBook
     from eyeline.dashboard import Sources, dashboard_pages
     from eyeline.gateway.items import trace
-    from eyeline.gateway.models import catalogue
     from eyeline.gateway.report import Operations
+    from eyeline.gateway.rollouts import Rollouts
     from eyeline.gateway.server import Gateway
     from eyeline.inference.replicas import open_predictor
     from eyeline.inference.servers import Servers
@@ -177,7 +177,7 @@ def gateway_service(settings: Settings) -> Service:
     client = open_predictor(settings.inference.url, settings.inference.models)
     servers = Servers(settings.inference)
     results = open_results(settings.results.url)
-    rules = RuleBook(settings.alerts, results)
+    rules, rollouts = RuleBook(settings.alerts, results), Rollouts(settings, results, servers)
     sources = Sources(
         settings=settings,
         results=results,
@@ -186,7 +186,9 @@ def gateway_service(settings: Settings) -> Service:
         trace=trace,
         prove=prove,
         operations=Operations(settings, results, servers).report,
-        models=lambda: catalogue(settings, results, servers),
+        models=rollouts.catalogue,
+        try_out=rollouts.try_out,
+        take_back=rollouts.take_back,
     )
     gateway = Gateway(
         settings,
@@ -202,6 +204,7 @@ def gateway_service(settings: Settings) -> Service:
         pages=dashboard_pages(sources),
         diagnose=_diagnosed,
         evidence=pack,
+        rollouts=rollouts,
     )
     levels = LevelService(open_results(settings.results.url))
     return Owning(Together(gateway, levels, Presence(results, "gateway")), client, servers)

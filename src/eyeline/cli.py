@@ -28,7 +28,10 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-models_app = typer.Typer(help="Models: import, list, tune, evaluate, verify, promote, roll back.", no_args_is_help=True)
+models_app = typer.Typer(
+    help="Models: import, list, tune, evaluate, verify, promote, try out, roll back.",
+    no_args_is_help=True,
+)
 queue_app = typer.Typer(help="The queue: look at it, replay what failed.", no_args_is_help=True)
 dead_app = typer.Typer(help="Failed jobs that carry their work order.", no_args_is_help=True)
 cameras_app = typer.Typer(help="Cameras: list and test.", no_args_is_help=True)
@@ -776,6 +779,36 @@ def models_rollback(name: str, reason: Why = "", models_dir: ModelsDir = None, c
     _rolled(settings, reason, "model.rolled_back", lambda it: rollback(settings.inference.models, name, it))
 
 
+@models_app.command("canary")
+def models_canary(
+    name: str,
+    version: Annotated[str | None, typer.Argument(help="the version to try out")] = None,
+    site: Annotated[list[str] | None, typer.Option(help="a site at which it answers; may be given again")] = None,
+    end: Annotated[
+        bool, typer.Option("--end", help="take it back: the version that serves answers everywhere")
+    ] = False,
+    reason: Why = "",
+    models_dir: ModelsDir = None,
+    config: Config = None,
+) -> None:
+    """Try a version out at some sites, checked and loaded as by promote, beside the version that serves all others.
+
+    Example:  [bold]eyeline models canary parcel-finder 1.4.2 --site leeds --reason "new lamps there"[/bold]
+    """
+    from eyeline.inference.rollout import take_back, try_out
+
+    settings, sites = _settings(config, None, models_dir), site or []
+    known, models = [each.name for each in settings.sites], settings.inference.models
+    if end is bool(version):
+        raise ConfigError("name the version to try out, or say --end to take back the one that is tried out")
+    if not end and (not sites or not set(sites) <= set(known)):
+        raise ConfigError(f"say at which sites, each by --site; there are: {', '.join(known)}")
+    if end:
+        _rolled(settings, reason, "model.taken_back", lambda it: take_back(models, name, it))
+    else:
+        _rolled(settings, reason, "model.tried_out", lambda it: try_out(models, name, version or "", sites, it))
+
+
 def _rolled(settings: Settings, reason: str, what: str, change: Callable[[Any], Coroutine[Any, Any, Any]]) -> None:
     """Change, record it where there is a results database, and say what serves where."""
     from eyeline.app import sqlite_path
@@ -793,10 +826,13 @@ def _rolled(settings: Settings, reason: str, what: str, change: Callable[[Any], 
     path = sqlite_path(settings.results.url)
     if path is None or path.exists():
         body = {"model": done.model, "version": done.version, "from": done.before, "reason": reason}
+        body |= {} if done.sites is None else {"sites": done.sites}
         _run(_with_results(settings, lambda results: results.record_action(Action(what=what, body=body))))
     for one in done.servers:
         out.print(f"{one.url}: {one.version or one.error}", highlight=False, markup=False, soft_wrap=True)
-    out.print(f"{done.model} {done.version} serves" + (" from the next load on" if done.waits else ""), highlight=False)
+    where = "" if done.sites is None else f" at {', '.join(done.sites)}"
+    when = " from the next load on" if done.waits else ""
+    out.print(f"{done.model} {done.version} serves{where}{when}", highlight=False)
 
 
 # ---------------------------------------------------------------- queue, keys, cameras, data

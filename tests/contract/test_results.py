@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace as replace_struct
 
 from eyeline.core.errors import StoreError
 from eyeline.core.ids import uuid7
@@ -340,6 +341,29 @@ async def test_each_filter_finds_its_own(store: ResultStore) -> None:
     assert await found(site="south") == await found(sites=["south", "west"]) == [weak.id]
     assert await found(sites=[]) == []
     assert await found(label="parcel", cursor=weak.id) == [chosen.id]
+
+
+async def test_what_was_answered_aside_is_found_and_counted_nowhere(store: ResultStore) -> None:
+    record, asked = make_job(1, camera="belt-1"), replace_struct(make_job(1, camera="belt-1"), aside="")
+    await store.keep_jobs([NewJob(job=record), NewJob(job=asked)])
+    first = make_result(record)
+    aside = make_result(asked, aside=True, replay_of=record.id, ref=record.id)
+    assert (await store.camera_counts())["belt-1"]["in_flight"] == 1
+    assert await store.save_many([first, aside]) == {record.id, asked.id}
+    kept = await store.get_job(asked.id)
+    assert kept is not None
+    assert kept.status == "completed"
+    assert [one.id for one in (await store.find(ResultQuery(ref=record.id)))[0]] == [asked.id]
+    assert [one.id for one in (await store.find(ResultQuery(status="completed")))[0]] == [record.id]
+    assert (await store.camera_counts())["belt-1"]["completed"] == 1
+    assert [one.id for one in (await store.latest()).values()] == [record.id]
+    day = CountQuery(by=(), bucket=86_400, since=NOON - timedelta(days=1), until=NOON + timedelta(days=1))
+    assert [one.count for one in await store.count_results(day)] == [1]
+    events = await store.tail(0, 10)  # what rules, items and live pages go by
+    assert [event.body["id"] for event in events if event.kind == "result"] == [record.id]
+    assert [event.body["id"] for event in events if event.body.get("type") == "aside"] == [asked.id]
+    audited = {each.id for each in await store.unsealed(10)}
+    assert audited >= {record.id, asked.id}
 
 
 async def test_camera_counts_close(store: ResultStore) -> None:

@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from eyeline.core.ids import derived_id, uuid7
 from eyeline.core.settings import Settings, load_settings
 from eyeline.core.types import ImageInfo, Job, Result
@@ -59,6 +61,9 @@ async def test_a_ref_and_an_hour_of_a_camera_are_erased_and_what_is_held_stays(t
     asked_for = [{"ref": "order-7"}, {"ref": "order-7"}, {"camera": "gate"}, {"camera": "gate"}, {"ref": "order-8"}]
     made = [await recorded(settings, number, **words) for number, words in enumerate(asked_for)]
     results, blobs = open_results(settings.results.url), FolderBlobs(settings.blobs.url)
+    # what another model said of the first one's picture: it goes with the record
+    aside = replace(made[0], id=derived_id(NOON, "aside"), ref=made[0].id, replay_of=made[0].id, aside=True)
+    await results.save_many([aside])
     hold = Hold(id=uuid7(), placed_at=NOON, reason="claim 12", result=made[1].id)
     await results.place_hold(hold)
     await Sealer(results, lease=0.0).seal_all()
@@ -67,7 +72,7 @@ async def test_a_ref_and_an_hour_of_a_camera_are_erased_and_what_is_held_stays(t
         erased(tmp_path, "--camera", "gate", "--since", "2026-03-04T14:00:00Z", "--until", "2026-03-04T15:00:00Z"),
         erased(tmp_path, "--ref", "order-9"),
     )
-    assert by_ref[0].startswith("erased: 1 results ((none) 1), captured 2026-03-04T12:00:00 to 2026-03-04T12:00:00 UTC")
+    assert by_ref[0].startswith("erased: 2 results ((none) 2), captured 2026-03-04T12:00:00 to 2026-03-04T12:00:00 UTC")
     assert by_ref[-1] == f"stay: 1 results under the legal hold {hold.id}"
     assert by_camera_and_time[0].startswith("erased: 1 results (gate 1), captured 2026-03-04T14:00:00")
     assert by_nothing == ["nothing to erase"]
@@ -77,10 +82,10 @@ async def test_a_ref_and_an_hour_of_a_camera_are_erased_and_what_is_held_stays(t
     assert {ref.url async for ref in blobs.list(older_than=-1e9)} == pictures
     await Sealer(results, lease=0.0).seal_all()
     report = await trail.verify(results)
-    assert (report.good, report.erased) == (True, 2)
+    assert (report.good, report.erased) == (True, 3)
     done = await results.actions(datetime(2026, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC), 100)
-    assert {each["reason"]: each["ids"] for each in done if each["what"] == "erase" and each["reason"]} == {
-        "asked to": [made[0].id]
+    assert {each["reason"]: set(each["ids"]) for each in done if each["what"] == "erase" and each["reason"]} == {
+        "asked to": {made[0].id, aside.id}
     }
     for store in (results, blobs):
         await store.close()

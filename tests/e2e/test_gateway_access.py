@@ -71,6 +71,7 @@ MATRIX: dict[tuple[str, str], Row] = {
     ("GET", "/v1/results/words"): Row(READERS, path="/v1/results/words?token=ref"),
     ("GET", "/v1/results/{id}"): Row(READERS, sited=True),
     ("GET", "/v1/results/{id}/image"): Row(READERS, sited=True),
+    ("POST", "/v1/results/{id}/replay"): Row(OPERATORS, 400, sited=True, send={"json": {"pipeline": "none"}}),
     # packs are made where the whole system is composed: 404 is the answer to those who may, too
     ("GET", "/v1/results/{id}/evidence"): Row(READERS, 404, sited=True),
     ("GET", "/v1/items/{key:path}/evidence"): Row(READERS, 404, "/v1/items/code-{site}/evidence", sited=True),
@@ -119,6 +120,8 @@ MATRIX: dict[tuple[str, str], Row] = {
     ("GET", "/v1/models"): Row(READERS),
     # what is asked of models does not fit, or is of none: nothing changes
     ("POST", "/v1/models/{name}/promote"): Row(ADMIN, 400, "/v1/models/none/promote", send={"json": {}}),
+    ("POST", "/v1/models/{name}/canary"): Row(ADMIN, 400, "/v1/models/none/canary", send={"json": {}}),
+    ("POST", "/v1/models/{name}/canary/end"): Row(ADMIN, 400, "/v1/models/none/canary/end", send={"json": {}}),
     ("POST", "/v1/models/{name}/rollback"): Row(ADMIN, 400, "/v1/models/none/rollback", send={"json": {}}),
     ("POST", "/v1/models/{name}/verify"): Row({"operator", "admin"}, 404, "/v1/models/none/verify"),
     ("GET", "/v1/pipelines"): Row(READERS),

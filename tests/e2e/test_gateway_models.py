@@ -4,15 +4,19 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 from typer.testing import CliRunner
 
 from eyeline.cli import app
+from eyeline.gateway.answers import PLAN_AGE
 from eyeline.inference.bundles import write_manifest
 from eyeline.inference.servers import Servers
+from eyeline.worker.worker import REFRESH
 from tests.fake_models import brightness_graph, write_brightness_bundle
-from tests.gateways import running, settings_for
+from tests.gateways import Running, jpeg, running, settings_for
 from tests.inference_process import inference_process
+from tests.plant import Plant, open_plant, steps
 
 WHY = {"reason": "trained on the new belt"}
 
@@ -82,6 +86,150 @@ async def test_a_version_is_promoted_after_its_check_and_a_bad_one_changes_nothi
         await servers.close()
 
 
+class Line:
+    """A gateway with a worker and a server: pictures of two sites, and which version answered each."""
+
+    def __init__(self, here: Running, plant: Plant) -> None:
+        self._here, self._plant = here, plant
+        self.versions: dict[str, list[str]] = {"north": [], "south": []}
+        self._seed = 0
+
+    async def answer(self, site: str, seed: int) -> dict[str, Any]:
+        """What became of one picture."""
+        sent = await self._here.client.post("/v1/images", content=jpeg(seed), params={"site": site, "wait": 20})
+        result: dict[str, Any] = sent.json()
+        assert result["status"] == "completed", result
+        return result
+
+    async def go_on(self) -> None:
+        """New pictures for ever; none may fail."""
+        while True:
+            for site, versions in self.versions.items():
+                self._seed += 1
+                result = await self.answer(site, 1000 + self._seed)
+                versions.append(result["models"][0]["version"].partition("+")[0])
+            await asyncio.sleep(0.05)
+
+    async def until(self, north: str, south: str) -> None:
+        """Until the newest pictures were answered by these."""
+
+        async def so() -> bool:
+            return all(self.versions[site][-1:] == [version] for site, version in (("north", north), ("south", south)))
+
+        for versions in self.versions.values():
+            versions.clear()
+        await self._plant.until(so, 30, f"{north} at north, {south} at south; {self.versions}")
+
+
+async def replayed(here: Running, first: dict[str, Any], later: dict[str, Any]) -> None:
+    """The version that is tried out is asked about the picture of a record that the live one made."""
+    path, which = f"/v1/results/{first['id']}/replay", {"pipeline": "brightness", "model": "brightness@2.0.0"}
+    unknown = await here.client.post(path, json=which | {"model": "brightness@3.0.0"})
+    assert (unknown.status_code, "brightness with brightness@2.0.0" in unknown.json()["detail"]) == (400, True)
+    asked = await here.client.post(path, json=which)
+    assert (asked.status_code, asked.json()["replay_of"]) == (202, first["id"])
+    done = (await here.client.get(f"/v1/jobs/{asked.json()['id']}", params={"wait": 20})).json()["result"]
+    assert (done["aside"], done["replay_of"], done["ref"], done["camera"]) == (True, first["id"], first["id"], None)
+    assert (done["duplicate_of"], done["models"], done["classifications"]) == (
+        None,
+        later["models"],
+        later["classifications"],
+    )
+    again = await here.client.post(f"/v1/results/{done['id']}/replay", json=which)
+    assert (again.status_code, first["id"] in again.json()["detail"]) == (409, True)
+    records = await here.results.unsealed(5000, bodies=True)
+    kept = [msgspec.json.decode(record.body) for record in records if record.kind == "action" and record.body]
+    assert [(one["result"], one["job"]) for one in kept if one["what"] == "replay"] == [(first["id"], done["id"])]
+    await here.blobs.delete(f"{first['site']}/{first['image']['sha256']}")
+    gone = await here.client.post(path, json=which)
+    assert (gone.status_code, "not kept as it was received" in gone.json()["detail"]) == (409, True)
+
+
+async def test_a_version_is_tried_out_at_one_site_and_promoted_or_taken_back_while_pictures_come(
+    tmp_path: Path,
+) -> None:
+    models = tmp_path / "models"
+    models.mkdir()
+    three_versions(models)
+    (models / "brightness" / "current").write_text("1.0.0\n")
+    path = "/v1/models/brightness"
+    with inference_process(models) as server:
+        tree: dict[str, Any] = {
+            "inference": {"url": server.url, "models": str(models)},
+            "sites": [{"name": "north"}, {"name": "south"}],
+            "pipelines": [{"name": "brightness", "steps": steps(("light", "brightness", None))}],
+            "worker": {"decoders": 1, "concurrency": 4},
+        }
+        settings = settings_for(tmp_path / "data", **tree)
+        servers = Servers(settings.inference)
+        async with (
+            running(tmp_path / "data", options={"servers": servers}, **tree) as here,
+            open_plant(settings) as plant,
+            plant.worker(),
+        ):
+            line = Line(here, plant)
+            first = await line.answer("south", 1)
+            going = asyncio.create_task(line.go_on())
+            await line.until("1.0.0", "1.0.0")
+
+            async def post(end: str, **body: Any) -> httpx.Response:
+                return await here.client.post(f"{path}/{end}", json=body | WHY, timeout=120)
+
+            strange = await post("canary", version="2.0.0", sites=["south", "east"])
+            assert (strange.status_code, "no site is called 'east'" in strange.json()["detail"]) == (400, True)
+            assert (await post("canary", version="1.0.0", sites=["south"])).status_code == 409  # serves already
+            assert (await post("canary/end")).status_code == 409
+            refused = await post("canary", version="3.0.0", sites=["south"])
+            assert (refused.status_code, "golden check" in refused.json()["detail"]) == (409, True)
+            assert not (models / "brightness" / "canary").exists()
+
+            tried = (await post("canary", version="2.0.0", sites=["south"])).json()
+            assert (tried["version"], tried["from"], tried["sites"], tried["waits"]) == (
+                "2.0.0",
+                "1.0.0",
+                ["south"],
+                False,
+            )
+            await line.until("1.0.0", "2.0.0")
+            await asyncio.sleep(PLAN_AGE + REFRESH)  # for so long the gateway may go by what it heard before
+            again = await line.answer("south", 1)  # the same bytes: not answered by what another version said of them
+            assert (again["duplicate_of"], again["models"][0]["version"][:5]) == (None, "2.0.0")
+            assert again["classifications"] != first["classifications"]
+            assert (await line.answer("south", 1))["duplicate_of"] == again["id"]
+            listed = (await here.client.get("/v1/models")).json()
+            versions = next(model for model in listed["models"] if model["name"] == "brightness")["versions"]
+            assert [(one["state"], one.get("sites")) for one in versions] == [
+                ("live", None), ("canary", ["south"]), ("staged", None)
+            ]  # fmt: skip
+            assert [row["name"] for row in listed["servers"][0]["models"]] == ["brightness", "brightness@2.0.0"]
+            with inference_process(models) as another:  # a server that is started again tries it out, too
+                rows = another.wait_settled()
+                assert {name: row["state"] for name, row in rows.items() if "@" in name} == {
+                    "brightness@2.0.0": "READY"
+                }
+
+            await replayed(here, first, again)
+            assert (await post("canary/end")).status_code == 200
+            await line.until("1.0.0", "1.0.0")
+            assert (await post("canary", version="2.0.0", sites=["south"])).status_code == 200
+            await line.until("1.0.0", "2.0.0")
+            assert (await post("promote", version="2.0.0")).status_code == 200
+            await line.until("2.0.0", "2.0.0")
+            assert not (models / "brightness" / "canary").exists()
+            assert server.request("/v2/models/brightness%402.0.0")[0] == 404
+            going.cancel()
+            await asyncio.wait({going})
+            assert going.cancelled()  # no picture failed
+            history = (await here.client.get("/v1/models")).json()["history"]
+            assert [(line["what"], line["version"], line.get("sites")) for line in history] == [
+                ("model.promoted", "2.0.0", None),
+                ("model.tried_out", "2.0.0", ["south"]),
+                ("model.taken_back", "1.0.0", None),
+                ("model.tried_out", "2.0.0", ["south"]),
+            ]
+        await servers.close()
+
+
 async def test_without_a_server_a_version_waits_for_the_next_load(tmp_path: Path) -> None:
     models = tmp_path / "models"
     models.mkdir()
@@ -96,6 +244,14 @@ async def test_without_a_server_a_version_waits_for_the_next_load(tmp_path: Path
     assert "serves from the next load on" in said.output
     assert not (tmp_path / "data").exists()  # nothing is made where there is nothing yet
     assert (models / "brightness" / "current").read_text().splitlines()[0] == "1.0.0"
+    try_out = ["models", "canary", "brightness", "2.0.0", "--config", str(settings), "--site"]
+    said = await asyncio.to_thread(run.invoke, app, [*try_out, "default"])
+    assert "brightness 2.0.0 serves at default from the next load on" in said.output
+    assert (models / "brightness" / "canary").read_text() == "2.0.0\ndefault\n"
+    wrong = await asyncio.to_thread(run.invoke, app, [*try_out, "leeds"])
+    assert (wrong.exit_code, "there are: default" in str(wrong.exception)) == (1, True)
+    assert (await asyncio.to_thread(run.invoke, app, [*try_out[:3], "--end", *try_out[4:6]])).exit_code == 0
+    assert not (models / "brightness" / "canary").exists()
 
 
 async def test_failed_jobs_are_listed_and_tried_anew(tmp_path: Path) -> None:

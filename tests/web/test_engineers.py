@@ -1,5 +1,6 @@
 """People sign in with a real browser; engineers look at figures, models and the system, and change what they may."""
 
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from eyeline.core.clock import utcnow
+from eyeline.core.types import Classification, ModelRef
 from eyeline.gateway.auth import new_key
 from eyeline.gateway.passwords import HASHER
 from eyeline.gateway.recorder import rows_of
@@ -194,7 +196,8 @@ def test_a_version_is_promoted_by_typing_its_models_name_with_a_reason(visitor: 
     page = visitor.page
     page.goto("/models")
     sign_in(page)
-    row = page.get_by_role("row", name=re.compile("^2.0.0 "))
+    try_out_by_form(page, guarded)
+    row = page.get_by_role("row", name=re.compile("^2.0.0 Canary"))
     row.get_by_role("button", name="Promote").click()
     form = page.get_by_role("dialog")
     form.get_by_label("Type brightness to confirm").fill("brightnes")
@@ -203,9 +206,63 @@ def test_a_version_is_promoted_by_typing_its_models_name_with_a_reason(visitor: 
     expect(form.get_by_role("alert")).to_contain_text("not brightness")
     form.get_by_label("Type brightness to confirm").fill("brightness")
     form.get_by_role("button", name="Promote").click()
-    expect(row.get_by_text("Live")).to_be_visible()
+    expect(page.get_by_role("row", name=re.compile("^2.0.0 Live"))).to_be_visible()
     expect(page.locator(".timeline")).to_contain_text("brightness 1.0.0 → 2.0.0, ana: trained on the new belt")
+    expect(page.get_by_text("is tried out")).to_have_count(0)
     expect(page.get_by_role("button", name="Roll back")).to_be_visible()
+
+
+def test_another_model_is_asked_about_a_records_picture(visitor: Watched, guarded: Site) -> None:
+    record, page = guarded.result("belt-01"), visitor.page
+    page.goto(f"/audit/{record.id}")
+    sign_in(page)
+    page.get_by_label("Ask about this picture").select_option(index=0)
+    page.get_by_role("button", name="Replay").click()
+    expect(page.get_by_role("status").filter(has_text="The picture is in the line")).to_be_visible()
+    named = [Classification("intact", 0.8, "damage")]
+    other = guarded.result(
+        site=record.site, ref=record.id, replay_of=record.id, aside=True, detections=[], classifications=named
+    )
+    page.reload()
+    row = page.get_by_role("row", name=re.compile("^Replay"))
+    expect(row).to_contain_text("intact")
+    expect(page.get_by_role("row", name=re.compile("^This record"))).to_contain_text("1 × carton (93%)")
+    page.set_viewport_size({"width": 390, "height": 900})
+    assert [each["id"] for each in Axe().run(page, context="#replays").response["violations"]] == []
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    row.get_by_role("link", name="Replay").click()
+    expect(page.get_by_text("no alert and no count follows from it")).to_be_visible()
+    assert page.url.endswith(other.id)
+    expect(page.get_by_role("link", name="The record")).to_have_attribute("href", f"/audit/{record.id}#replays")
+
+
+def try_out_by_form(page: Page, site: Site) -> None:
+    """Version 2.0.0 at one site, by a plain form; taken back, and tried out again."""
+    for again in (False, True):
+        page.get_by_text("Try a version out at some sites").click()
+        form = page.locator("form[action='/models/brightness/canary']")
+        form.get_by_label("north").check()
+        form.get_by_label("Type brightness to confirm").fill("brightness")
+        form.get_by_label("Why").fill("only where Ana looks")
+        form.get_by_role("button", name="Try it out").click()
+        expect(page.get_by_text("2.0.0 is tried out: it answers for north")).to_be_visible()
+        if not again:
+            site.result("belt-01", models=[ModelRef("brightness", "2.0.0+0123456789ab", "onnxruntime", "f32")])
+            page.reload()
+            figures = page.get_by_role("group", name="What the versions of brightness answered")
+            expect(figures.get_by_role("row", name=re.compile("^2.0.0 north 1 0"))).to_be_visible()
+            for details in page.locator("main details").all():
+                details.evaluate("(it) => { it.open = true; }")
+            for width, scheme in itertools.product(WIDTHS, SCHEMES):
+                page.set_viewport_size({"width": width, "height": 900})
+                page.emulate_media(color_scheme=scheme)
+                assert [each["id"] for each in Axe().run(page).response["violations"]] == []
+                assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+            form = page.locator("form[action='/models/brightness/canary/end']")
+            form.get_by_label("Type brightness to confirm").fill("brightness")
+            form.get_by_label("Why").fill("more boxes than before")
+            form.get_by_role("button", name="Take it back").click()
+            expect(page.locator(".timeline")).to_contain_text("2.0.0 → 1.0.0, ana: more boxes than before")
 
 
 def test_replicas_that_answer_otherwise_are_shown_beside_each_other(

@@ -1,6 +1,6 @@
 """Same bytes, same answer: the cache keys that gateway and worker share, and how a duplicate is written down.
 
-The worker publishes `plan_key(pipeline)` → fingerprint (ASCII bytes) and, for each completed job,
+The worker publishes `plan_key(pipeline)` → fingerprint (`written_plan`) and, for each completed job,
 `answer_key(…)` → the result as msgspec JSON. The gateway answers from them; workers wait on `leader_key(…)`.
 A fingerprint names everything that could change an answer: the pipeline and its digest, each bundle's digest,
 runtime and precision. Keys begin with the site, so an answer never crosses sites.
@@ -17,6 +17,18 @@ from eyeline.core.types import Job, Result
 def plan_key(pipeline: str) -> str:
     """Where the fingerprint of what a pipeline runs now is kept."""
     return f"plan/{pipeline}"
+
+
+def written_plan(fingerprint: str, at_sites: Mapping[str, str]) -> bytes:
+    """What a pipeline runs now: its fingerprint, and a line `fingerprint site` for each site at which that is another one."""
+    lines = [fingerprint, *(f"{other} {site}" for site, other in sorted(at_sites.items()))]
+    return "\n".join(lines).encode()
+
+
+def read_plan(written: bytes, site: str) -> str:
+    """The fingerprint that answers for this site."""
+    everywhere, *others = written.decode().split("\n")
+    return {at: other for other, _, at in (line.partition(" ") for line in others)}.get(site, everywhere)
 
 
 def answer_key(site: str, sha256: str, fingerprint: str) -> str:

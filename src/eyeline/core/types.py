@@ -19,6 +19,9 @@ Lane = Literal["live", "bulk"]
 LANES: tuple[Lane, ...] = ("live", "bulk")
 Status = Literal["queued", "completed", "failed"]
 
+#: What was answered aside (`Result.aside`), as its row and its event call it.
+ASIDE = "aside"
+
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
@@ -47,6 +50,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     deadline: datetime | None = None  # after it the job is failed (`expired`) before any decoding
     trace: str | None = None  # W3C traceparent
     replay_of: str | None = None
+    aside: str | None = (
+        None  # another model is asked about a record's picture: this one (name@version), "": what serves
+    )
     pipeline_digest: str | None = None
     min_reader: int = 1
     schema_version: int = 1
@@ -158,6 +164,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     duplicate_of: str | None = None
     reuse: Reuse | None = None  # how, where the bytes were others
     replay_of: str | None = None
+    aside: bool = False  # another model's answer to the picture of `replay_of`: to compare, and nothing follows from it
     chain: ChainRef | None = None
     verdict: Verdict | None = None  # kept beside the record, which never changes
     schema_version: int = 1

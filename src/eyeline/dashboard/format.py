@@ -37,6 +37,7 @@ GLYPHS = {
     "silent": "○",
     "serving": "●",
     "staged": "◆",
+    "canary": "◆",
     "retired": "○",
     "valid": "●",
     "revoked": "○",

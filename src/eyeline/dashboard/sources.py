@@ -1,6 +1,6 @@
 """What pages read from. app.py fills it in; templates never see it, they get view models."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,9 @@ class Sources:
     operations: Callable[[Principal, Range, str | None], Awaitable[dict[str, Any]]] = nothing
     #: Models, versions and servers, as GET /v1/models tells them.
     models: Callable[[], Awaitable[dict[str, Any]]] = nothing
+    #: Lets a version of a model answer for some sites, for a reason, and takes it back; as /v1/models/{name}/canary does.
+    try_out: Callable[[Principal, str, str, Sequence[str], str], Awaitable[dict[str, Any]]] = nothing
+    take_back: Callable[[Principal, str, str], Awaitable[dict[str, Any]]] = nothing
     #: The service levels, as GET /v1/slo tells them.
     slo: Callable[[], Awaitable[dict[str, Any]]]
     rules: Rulebook

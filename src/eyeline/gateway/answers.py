@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from eyeline.core.dedupe import answer_key, plan_key
+from eyeline.core.dedupe import answer_key, plan_key, read_plan
 from eyeline.core.errors import CacheError
 from eyeline.core.telemetry import logger
 from eyeline.core.types import Result
@@ -26,7 +26,7 @@ class Answers:
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
         self._blocking = cache if isinstance(cache, BlockingGet) else None
-        self._plans: dict[str, tuple[float, str | None]] = {}
+        self._plans: dict[str, tuple[float, bytes | None]] = {}
 
     @property
     def blocking(self) -> bool:
@@ -41,7 +41,7 @@ class Answers:
             held, plan = self._believed(pipeline)
             if not held:
                 plan = self._believe(pipeline, cache.get_now(plan_key(pipeline)))
-            return _result_of(cache.get_now(answer_key(site, sha256, plan))) if plan else None
+            return _result_of(cache.get_now(answer_key(site, sha256, read_plan(plan, site)))) if plan else None
         except CacheError as error:
             log.warning("cache not reachable", error=str(error))
         return None
@@ -52,7 +52,7 @@ class Answers:
             held, plan = self._believed(pipeline)
             if not held:
                 plan = self._believe(pipeline, await self._cache.get(plan_key(pipeline)))
-            return _result_of(await self._cache.get(answer_key(site, sha256, plan))) if plan else None
+            return _result_of(await self._cache.get(answer_key(site, sha256, read_plan(plan, site)))) if plan else None
         except CacheError as error:
             log.warning("cache not reachable", error=str(error))
         return None
@@ -61,16 +61,15 @@ class Answers:
         """Those pipelines that no worker has said it runs. Raises CacheError."""
         return [name for name in pipelines if await self._cache.get(plan_key(name)) is None]
 
-    def _believed(self, pipeline: str) -> tuple[bool, str | None]:
+    def _believed(self, pipeline: str) -> tuple[bool, bytes | None]:
         """Whether what the pipeline runs is known well enough, and what that is."""
         then, plan = self._plans.get(pipeline, (-PLAN_AGE, None))
         return time.monotonic() - then < PLAN_AGE, plan
 
-    def _believe(self, pipeline: str, found: bytes | None) -> str | None:
+    def _believe(self, pipeline: str, found: bytes | None) -> bytes | None:
         """What the pipeline runs now; nothing is reused before a worker has said so."""
-        plan = found.decode() if found else None
-        self._plans[pipeline] = (time.monotonic(), plan)
-        return plan
+        self._plans[pipeline] = (time.monotonic(), found)
+        return found
 
 
 def _result_of(found: bytes | None) -> Result | None:

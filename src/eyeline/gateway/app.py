@@ -29,6 +29,7 @@ from eyeline.gateway import (
     notices,
     operations,
     pages,
+    replays,
     reports,
     results,
     review,
@@ -57,7 +58,20 @@ def build_api(state: State) -> FastAPI:
     app.router.routes.append(Route(PATH, Upload(state), methods=["POST"], name="upload"))
     watching = (alerts, cases, rules, notices, reports, review)
     engineering = (catalogue, models, dead, operations, system)
-    for room in (jobs, results, items, events, *watching, cameras, captures, holds, *engineering, session, users):
+    for room in (
+        jobs,
+        results,
+        replays,
+        items,
+        events,
+        *watching,
+        cameras,
+        captures,
+        holds,
+        *engineering,
+        session,
+        users,
+    ):
         app.router.routes.extend(room.routes(state).routes)
     app.router.routes.extend(docs.routes().routes)
     app.router.routes.extend(pages.routes(state))

@@ -1,8 +1,6 @@
-"""What there is: models, pipelines, sites with their own clock."""
+"""What there is: pipelines, sites with their own clock."""
 
 from datetime import datetime
-from functools import lru_cache
-from pathlib import Path
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
@@ -11,12 +9,10 @@ from starlette.responses import Response
 
 from eyeline.core.access import Principal
 from eyeline.core.clock import utcnow
-from eyeline.core.errors import EyelineError
-from eyeline.core.settings import STEP_WORDS, PipelineSettings, Settings, SiteSettings
+from eyeline.core.settings import STEP_WORDS, PipelineSettings, SiteSettings
 from eyeline.core.shifts import shift_start
 from eyeline.gateway.replies import reply
 from eyeline.gateway.state import State, allowed
-from eyeline.inference.bundles import load_named, locate
 
 Caller = Annotated[Principal, Depends(allowed("read"))]
 
@@ -49,34 +45,6 @@ def shown(pipeline: PipelineSettings) -> dict[str, Any]:
         if "unsure_of" not in step:
             step.pop("unsure", None)
     return {"name": pipeline.name, "models": pipeline.models, "steps": steps}
-
-
-def installed(settings: Settings) -> list[dict[str, Any]]:
-    """What each bundle says of itself; a broken one says why. Blocks: bundles are verified when they are new."""
-    used = {model: pipeline.name for pipeline in settings.pipelines for model in pipeline.models}
-    return [
-        {"name": name, "pipeline": used.get(name)} | _said(name, path, _changed(path))
-        for name, path in sorted(locate(settings.inference.models).items())
-    ]
-
-
-def _changed(path: Path) -> int:
-    """When the bundle was last written, for the memory of `_said`."""
-    try:
-        return (path if path.is_file() else path / "model.toml").stat().st_mtime_ns
-    except OSError:
-        return 0
-
-
-@lru_cache(maxsize=64)
-def _said(name: str, path: Path, _changed: int) -> dict[str, Any]:
-    try:
-        bundle = load_named(name, path)
-    except EyelineError as error:
-        return {"error": str(error)}
-    contract = bundle.contract
-    fields = ("task", "labels", "licence", "description", "input")
-    return {"version": bundle.version} | {field: getattr(contract, field) for field in fields}
 
 
 def site_now(site: SiteSettings, now: datetime) -> dict[str, Any]:

@@ -37,10 +37,11 @@ def labels_said(result: Result) -> list[str]:
 
 
 def pictured(results: Sequence[Result]) -> Iterator[tuple[Result, ImageInfo]]:
-    """Those with a picture that was looked at."""
+    """Those with a picture that was looked at; it is there once, so what was answered aside is left out."""
     for result in results:
-        if result.status == "completed" and result.image is not None and result.image.width and result.image.height:
-            yield result, result.image
+        image = None if result.aside or result.status != "completed" else result.image
+        if image is not None and image.width and image.height:
+            yield result, image
 
 
 class _Numbers:

@@ -9,7 +9,7 @@ from typing import Any
 
 from eyeline.core.errors import BackendError
 from eyeline.core.telemetry import logger
-from eyeline.core.types import Event
+from eyeline.core.types import ASIDE, Event
 from eyeline.gateway.answers import ANSWERED
 from eyeline.stores.results.base import ResultStore
 
@@ -180,13 +180,17 @@ class Follower:
 
     def _tell(self, events: Sequence[Event]) -> None:
         for event in events:
+            id = str(event.body.get("id", ""))  # noqa: A001
             if event.kind == "result":
-                id = str(event.body.get("id", ""))  # noqa: A001
                 if ANSWERED not in event.body.get("timings", ()):
                     self._completed(id)
                 for future in self._waiters.get(id, ()):
                     if not future.done():
                         future.set_result(event.body)
+            elif event.body.get("type") == ASIDE:
+                self._completed(id)
+                for future in self._waiters.get(id, ()):
+                    future.cancel()  # the event does not hold it: whoever waits looks it up
         for subscriber in self._subscribers:
             subscriber.feed(events)
 

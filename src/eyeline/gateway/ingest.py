@@ -21,17 +21,20 @@ from eyeline.core.dedupe import duplicate
 from eyeline.core.errors import BackendError, Conflict, InputError
 from eyeline.core.ids import uuid7
 from eyeline.core.telemetry import CACHE_HITS, IMAGES, logger
-from eyeline.core.types import BlobRef, Job, Result, Status
+from eyeline.core.types import BlobRef, ImageInfo, Job, Result, Status
 from eyeline.gateway.answers import ANSWERED, Answers
 from eyeline.gateway.limits import Admission
 from eyeline.gateway.params import ImageParams
 from eyeline.pipeline.decode import probe
 from eyeline.stores.blobs.base import BlobStore, BlockingPut
+from eyeline.stores.pictures import original_of
 from eyeline.stores.results.base import KeptJob, NewJob, ResultStore
 
 log = logger("gateway")
 
 THREADS = 4  # they wait for the disk most of the time
+#: How long another model's answer to a record's picture is waited for.
+ASIDE_SECONDS = timedelta(minutes=15)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +122,31 @@ class Intake:
             replay_of=failed.id,
             deadline=None,
             pipeline_digest=self._digests.get(failed.pipeline),
+        )
+        await self._results.keep_jobs([NewJob(job=job, principal=who.name)])
+        self._admission.kept(job.lane, job.id)
+        return job
+
+    async def ask_aside(self, record: Result, image: ImageInfo, pipeline: str, version: str, who: Principal) -> Job:
+        """Keep a job that asks another model about a record's picture; durable when this returns. Its ref is the record: so it is
+        found from there, and is no picture of the record's own ref. It ends by itself where nobody can answer it.
+        """
+        now = utcnow()
+        job = Job(
+            id=uuid7(),
+            site=record.site,
+            pipeline=pipeline,
+            lane="bulk",
+            blob=original_of(record.site, image),
+            received_at=now,
+            captured_at=record.captured_at,
+            camera=record.camera,
+            ref=record.id,
+            deadline=now + ASIDE_SECONDS,
+            replay_of=record.id,
+            aside=version,
+            pipeline_digest=self._digests.get(pipeline),
+            min_reader=2,
         )
         await self._results.keep_jobs([NewJob(job=job, principal=who.name)])
         self._admission.kept(job.lane, job.id)

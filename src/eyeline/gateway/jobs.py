@@ -75,6 +75,8 @@ async def _awaited(state: State, kept: KeptJob, seconds: float) -> dict[str, Any
     try:
         known = await state.results.get(kept.job.id)
         found: Any = known or await state.follower.wait(kept.job.id, future, seconds)
+        if found is None and kept.job.aside is not None:
+            found = await state.results.get(kept.job.id)
     finally:
         state.follower.forget(kept.job.id, future)
     if found is None:

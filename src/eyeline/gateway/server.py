@@ -19,6 +19,7 @@ from eyeline.core.settings import Settings
 from eyeline.core.telemetry import logger
 from eyeline.gateway.app import build_app
 from eyeline.gateway.connections import Guard, bound
+from eyeline.gateway.rollouts import Rollouts
 from eyeline.gateway.state import (
     Diagnose,
     Evidence,
@@ -63,6 +64,7 @@ class Gateway:
         evidence: Evidence | None = None,
         servers: Servers | None = None,
         diagnose: Diagnose = no_look,
+        rollouts: Rollouts | None = None,
     ) -> None:
         self.settings = settings
         self._make_state: Callable[[], State] = lambda: State(
@@ -79,6 +81,7 @@ class Gateway:
             evidence=evidence,
             servers=servers,
             diagnose=diagnose,
+            rollouts=rollouts,
         )
         self._backends = (blobs, results, queue, cache)
         self.ready = asyncio.Event()

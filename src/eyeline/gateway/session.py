@@ -1,17 +1,17 @@
 """/v1/session: signing in and out, and who I am. By JSON, or by the login page's plain form, which is answered by a redirect."""
 
 from typing import Annotated, Any, Literal
-from urllib.parse import parse_qs, urlencode
+from urllib.parse import urlencode
 
 import msgspec
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from eyeline.core.access import RIGHTS, Principal
-from eyeline.core.errors import Forbidden, InputError, Overloaded, Unauthorised
+from eyeline.core.errors import Forbidden, Overloaded, Unauthorised
 from eyeline.core.pages import SESSION
 from eyeline.gateway.body import Headers
-from eyeline.gateway.content import parsed, read
+from eyeline.gateway.content import fields, is_form, parsed
 from eyeline.gateway.passwords import acceptable
 from eyeline.gateway.people import change_user
 from eyeline.gateway.replies import reply
@@ -19,7 +19,6 @@ from eyeline.gateway.sessions import SignedIn, cookies, principal_of, reached_by
 from eyeline.gateway.state import State, allowed
 
 LOGIN = "/login"
-FORM = "application/x-www-form-urlencoded"
 
 Caller = Annotated[Principal, Depends(allowed(None))]
 
@@ -45,7 +44,7 @@ def routes(state: State) -> APIRouter:
 
     @router.post("/v1/session", summary="Sign in")
     async def sign_in(request: Request) -> Response:
-        if request.headers.get("content-type", "").partition(";")[0].strip().lower() == FORM:
+        if is_form(request):
             return await _by_form(state, request)
         signed = await _sign_in(state, request, await parsed(request, Credentials))
         who = principal_of(signed.user, signed.session)
@@ -101,11 +100,8 @@ def safe_next(text: str) -> str:
 
 async def _by_form(state: State, request: Request) -> Response:
     """What the login page sends; works without scripts. A failure leads back to it with its reason."""
-    try:
-        fields = parse_qs((await read(request)).decode("latin-1"), max_num_fields=10, encoding="utf-8")
-    except ValueError as error:
-        raise InputError(f"the form cannot be read: {error}") from error
-    given = {name: values[-1] for name, values in fields.items() if name in Credentials.__struct_fields__}
+    sent = await fields(request)
+    given = {name: value for name, value in sent.items() if name in Credentials.__struct_fields__}
     following = safe_next(given.get("next", "/"))
     try:
         wanted = msgspec.convert({"name": "", "password": ""} | given, Credentials)

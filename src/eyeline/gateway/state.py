@@ -24,6 +24,7 @@ from eyeline.gateway.params import Known
 from eyeline.gateway.recorder import Recorder
 from eyeline.gateway.relay import Relay
 from eyeline.gateway.report import Operations
+from eyeline.gateway.rollouts import Rollouts
 from eyeline.gateway.sessions import Sessions
 from eyeline.inference.servers import Servers
 from eyeline.queues.base import Queue
@@ -88,6 +89,8 @@ class State:
     evidence: Evidence | None = None
     #: The inference servers, where there is somebody to ask.
     servers: Servers | None = None
+    #: Changes which versions serve; the page's own, so that one change at a time is made.
+    rollouts: Rollouts | None = None
     #: Looks at a camera from here: what was looked at, whether it is well, a sentence.
     diagnose: Diagnose = no_look
     known: Known = field(init=False)

@@ -34,11 +34,23 @@ class ModelRuntime(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Canary:
+    """A version (its folder's name) that is tried out: it answers for these sites, beside the one that serves all others."""
+
+    version: str
+    sites: tuple[str, ...]
+
+    def address(self, model: str) -> str:
+        """The name under which servers are asked for it: no model of its own can be called so."""
+        return f"{model}@{self.version}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class ServedModel:
     """A model as a server answers it. `fingerprint` covers bundle digest, runtime, precision, threads and library versions;
     `outputs` maps each output's name to its shape without the batch dimension; `finite`: the server itself refuses to
-    answer NaN or infinity.
+    answer NaN or infinity; `canary`: the version that is tried out in its place.
     """
 
     contract: ModelContract
@@ -46,6 +58,7 @@ class ServedModel:
     fingerprint: str
     outputs: Mapping[str, tuple[int, ...]]
     finite: bool = False
+    canary: Canary | None = None
 
 
 @dataclass(frozen=True)

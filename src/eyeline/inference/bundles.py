@@ -20,8 +20,9 @@ from typing import Any
 import msgspec
 
 import eyeline
-from eyeline.core.errors import ConfigError
+from eyeline.core.errors import ConfigError, NotFound
 from eyeline.core.telemetry import logger
+from eyeline.inference.base import Canary
 from eyeline.pipeline.contract import ModelContract
 from eyeline.pipeline.decoders import DECODERS
 
@@ -38,6 +39,7 @@ MAX_BYTES = 2_000_000_000
 #: Elements of one stored tensor; more cannot be within MAX_BYTES.
 MAX_ELEMENTS = 1 << 30
 CURRENT = "current"
+CANARY = "canary"
 
 NAME = r"[a-z0-9][a-z0-9-]{0,62}"
 _name = re.compile(f"^{NAME}$")
@@ -431,18 +433,48 @@ def rollback(entry: Path) -> str:
 
 def history(entry: Path) -> list[str]:
     """The versions that served, the newest first."""
-    path = entry / CURRENT
-    return [line for line in path.read_text().splitlines() if line] if path.is_file() else []
+    return _lines(entry / CURRENT)
 
 
 def remember(entry: Path, served: list[str]) -> None:
     """Let the first of these serve from the next load on; without any, the newest version does."""
-    if not served:
-        (entry / CURRENT).unlink(missing_ok=True)
+    _write_lines(entry / CURRENT, served[:20])
+
+
+def canary(entry: Path) -> Canary | None:
+    """The version that is tried out, where there is one; one that serves everywhere by now is not tried out any more."""
+    version, *sites = _lines(entry / CANARY) or [""]
+    path = versions(entry).get(version)
+    return None if path is None or path == serving_version(entry) else Canary(version, tuple(sites))
+
+
+def remember_canary(entry: Path, chosen: Canary | None) -> None:
+    """Let this version answer for its sites from its next load on; None: let none."""
+    _write_lines(entry / CANARY, [chosen.version, *chosen.sites] if chosen else [])
+
+
+def locate_canary(models_dir: Path, address: str) -> tuple[Path, Canary]:
+    """Where the canary that is asked for under this address lies. Raises NotFound."""
+    name = address.partition("@")[0]
+    entry = models_dir / name
+    found = canary(entry) if _name.match(name) else None
+    if found is None or found.address(name) != address:
+        raise NotFound(f"no version is tried out under {address!r}")
+    return versions(entry)[found.version], found
+
+
+def _lines(path: Path) -> list[str]:
+    return [line for line in path.read_text().splitlines() if line] if path.is_file() else []
+
+
+def _write_lines(path: Path, lines: list[str]) -> None:
+    """All of them or none; without any there is no file."""
+    if not lines:
+        path.unlink(missing_ok=True)
         return
-    scratch = entry / f".{CURRENT}.{os.getpid()}"
-    scratch.write_text("".join(f"{line}\n" for line in served[:20]))
-    scratch.replace(entry / CURRENT)
+    scratch = path.parent / f".{path.name}.{os.getpid()}"
+    scratch.write_text("".join(f"{line}\n" for line in lines))
+    scratch.replace(path)
 
 
 def _numbers(name: str) -> tuple[int, ...]:

@@ -163,6 +163,15 @@ class InferenceClient:
             raise InputError(_reason(body) or f"HTTP {status}")
         return str(msgspec.json.decode(body, type=dict[str, Any])["version"])
 
+    async def unload(self, name: str) -> None:
+        """Have the server stop serving a model; what it has in hand is still answered. One that it has not is as good.
+
+        Raises InputError with the server's reason, InferenceUnavailable where none answers.
+        """
+        status, body, _ = await self._post(f"/v2/repository/models/{quote(name)}/unload", b"{}")
+        if status not in (200, 404):
+            raise InputError(_reason(body) or f"HTTP {status}")
+
     async def statistics(self) -> list[dict[str, Any]]:
         """What each model of the server did since it was loaded (the statistics extension). Raises InferenceUnavailable."""
         status, body, _ = await self._get("/v2/models/stats")
@@ -231,6 +240,7 @@ class InferenceClient:
                 fingerprint=served.fingerprint,
                 outputs=served.outputs,
                 finite=True,  # our servers run a batch that gives NaN again singly, and refuse whose it is
+                canary=served.canary,
             )
         status, body, _ = await self._get(f"/v2/models/{quote(name)}")
         if status != 200:
@@ -287,6 +297,8 @@ def _registration(segment: str, size: int) -> bytes:
 
 def _error(status: int, body: bytes, model: str) -> Exception:
     reason = _reason(body) or f"HTTP {status}"
+    if status == 404 and "@" in model:  # it was tried out a moment ago: no outage, another one answers
+        return ModelChanged(f"{model} is not tried out any more")
     if status in (400, 413, 422):
         return InferenceError(f"the model {model!r} refused the input: {reason}")
     return InferenceUnavailable(f"the model {model!r} gave no answer: {reason}")

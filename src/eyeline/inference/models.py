@@ -8,7 +8,7 @@ import gc
 import hashlib
 import platform
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +21,9 @@ from eyeline.core.errors import ConfigError, EyelineError, InferenceError, NotFo
 from eyeline.core.settings import InferenceSettings
 from eyeline.core.telemetry import logger
 from eyeline.core.types import ModelRef
-from eyeline.inference.base import ModelRuntime, ServedModel
+from eyeline.inference.base import Canary, ModelRuntime, ServedModel
 from eyeline.inference.batcher import Batcher
-from eyeline.inference.bundles import Bundle, load_named, locate
+from eyeline.inference.bundles import Bundle, canary, load_named, locate, locate_canary
 from eyeline.inference.proving import Proof, prove, prove_apart, warm_up
 from eyeline.inference.runtimes import RUNTIMES, Choice, choose, open_runtimes
 
@@ -43,6 +43,12 @@ class LoadedModel:
     served: ServedModel
     choice: Choice
     batcher: Batcher
+    canary: Canary | None = None  # what it is tried out as; None: it serves
+
+    @property
+    def address(self) -> str:
+        """The name under which it is asked for."""
+        return self.canary.address(self.bundle.name) if self.canary else self.bundle.name
 
     @property
     def outputs(self) -> Mapping[str, tuple[int, ...]]:
@@ -98,8 +104,13 @@ class ModelPool:
         return [self._rows[name] for name in sorted(self._rows)]
 
     def not_ready(self) -> list[Row]:
-        """Those that cannot answer, with the reason."""
-        return [row for row in self.index() if row.state != "READY"]
+        """Those that cannot answer, with the reason; not what is only tried out: the version that serves answers then."""
+        return [row for row in self.index() if row.state != "READY" and "@" not in row.name]
+
+    def canary(self, name: str) -> Canary | None:
+        """What is tried out in place of this model, once it can answer."""
+        tried = (model.canary for model in self._serving.values() if model.bundle.name == name)
+        return next((one for one in tried if one is not None), None)
 
     async def load_all(self, only: Collection[str] = ()) -> None:
         """Load what is installed (of that, `only`, where names are given); a model that fails hinders no other.
@@ -110,15 +121,23 @@ class ModelPool:
         for name in located:
             self._rows.setdefault(name, Row(name, "", "LOADING"))
         self.located = True
-        for name in located:
+        for name in await asyncio.to_thread(self._with_canaries, located):
             try:
                 await self.load(name)
             except EyelineError as error:
                 log.warning("a model does not serve", model=name, reason=str(error))
         gc.freeze()  # what start-up made is never garbage; collections need not walk it while requests wait
 
+    def _with_canaries(self, names: Iterable[str]) -> list[str]:
+        """A version that is tried out comes first: its sites are not to be answered by the other one for a while."""
+        pairs = [(canary(self._settings.models / name), name) for name in names]
+        return [each for tried, name in pairs for each in ([tried.address(name), name] if tried else [name])]
+
     async def load(self, name: str) -> LoadedModel:
-        """Load the folder's current version of a model and swap it in. Raises ConfigError, the old one still serving."""
+        """Load the folder's current version of a model and swap it in, or the one that is tried out, by its address.
+
+        Raises ConfigError, the old one still serving.
+        """
         async with self._locks.setdefault(name, asyncio.Lock()):
             before = self._serving.get(name)
             known = self._rows.get(name)
@@ -141,6 +160,8 @@ class ModelPool:
                 raise NotFound(f"no model is called {name!r}")
             model = self._serving.pop(name, None)
             self._rows[name] = Row(name, "", "UNAVAILABLE", "unloaded")
+            if "@" in name:  # not tried out any more: nothing is missing
+                del self._rows[name]
             if model:
                 self._retire(model)
 
@@ -155,11 +176,11 @@ class ModelPool:
     async def _load(self, name: str, before: LoadedModel | None) -> LoadedModel:
         started = time.monotonic()
         loop = asyncio.get_running_loop()
-        path = (await asyncio.to_thread(locate, self._settings.models)).get(name)
-        if path is None:
-            raise NotFound(f"no bundle of a model {name!r} lies in {self._settings.models}")
-        proof = await prove_apart(name, path, self._settings, self._engines) if before else None
-        model = self._ready(await loop.run_in_executor(self._loader, self._prepare, name, path, proof))
+        path, tried = await asyncio.to_thread(self._locate, name)
+        plain = name.partition("@")[0]
+        apart = before is not None or tried is not None  # it may do no harm to what serves
+        proof = await prove_apart(plain, path, self._settings, self._engines) if apart else None
+        model = self._ready(await loop.run_in_executor(self._loader, self._prepare, plain, path, proof), tried)
         self._serving[name] = model
         self._rows[name] = Row(name, model.bundle.version, "READY")
         if before:
@@ -168,6 +189,7 @@ class ModelPool:
             "a model serves",
             model=name,
             version=model.bundle.version,
+            sites=tried.sites if tried else None,
             runtime=model.choice.runtime,
             precision=model.choice.precision,
             instances=model.choice.instances,
@@ -175,6 +197,15 @@ class ModelPool:
             seconds=round(time.monotonic() - started, 2),
         )
         return model
+
+    def _locate(self, name: str) -> tuple[Path, Canary | None]:
+        """Where the bundle lies that is to answer under this name. Raises NotFound."""
+        if "@" in name:
+            return locate_canary(self._settings.models, name)
+        path = locate(self._settings.models).get(name)
+        if path is None:
+            raise NotFound(f"no bundle of a model {name!r} lies in {self._settings.models}")
+        return path, None
 
     def _prepare(self, name: str, path: Path, proof: Proof | None) -> _Prepared:
         """Open the model, and prove it where that has not been done apart. Raises ConfigError."""
@@ -197,7 +228,7 @@ class ModelPool:
             raise
         return _Prepared(bundle, choice, runtimes, proof)
 
-    def _ready(self, prepared: _Prepared) -> LoadedModel:
+    def _ready(self, prepared: _Prepared, tried: Canary | None) -> LoadedModel:
         bundle, choice = prepared.bundle, prepared.choice
         served = ServedModel(
             contract=bundle.contract,
@@ -212,7 +243,7 @@ class ModelPool:
             max_queue=self._settings.max_queue,
             max_delay=self._settings.max_delay,
         )
-        return LoadedModel(bundle, served, choice, batcher)
+        return LoadedModel(bundle, served, choice, batcher, tried)
 
     def _retire(self, model: LoadedModel) -> None:
         task = asyncio.create_task(asyncio.to_thread(model.batcher.close))

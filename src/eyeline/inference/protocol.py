@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from eyeline.core.errors import InputError
 from eyeline.core.types import ModelRef
+from eyeline.inference.base import Canary
 from eyeline.pipeline.contract import ModelContract
 
 #: Length of the JSON part of a body that carries binary tensors behind it.
@@ -113,6 +114,7 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     ref: ModelRef
     fingerprint: str
     outputs: dict[str, tuple[int, ...]]
+    canary: Canary | None = None
 
 
 request_decoder = msgspec.json.Decoder(InferRequest)

@@ -297,10 +297,12 @@ class Replicas:
 
 
 def agree(served: Sequence[ServedModel], before: ServedModel | None) -> ServedModel:
-    """What most replicas serve; where two are equal, what was served before, else the first."""
+    """What most replicas serve; where two are equal, what was served before, else the first. What any of those tries out is
+    told by who does: it is asked of them alone.
+    """
     votes = Counter(each.fingerprint for each in served)
     known = before.fingerprint if before is not None else ""
-    return max(served, key=lambda each: (votes[each.fingerprint], each.fingerprint == known))
+    return max(served, key=lambda each: (votes[each.fingerprint], each.fingerprint == known, each.canary is not None))
 
 
 def _less_busy(replicas: Sequence[Replica]) -> Replica:

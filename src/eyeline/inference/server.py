@@ -233,7 +233,7 @@ class Door:
         data = _picture(body, request.headers.get("content-type", ""))
         async with self._pictures:
             tensor, placement = await asyncio.to_thread(tensor_of, data, model.bundle.contract)
-        model = self.pool.get(model.bundle.name)
+        model = self.pool.get(model.address)
         prepared = time.monotonic()
         waiting = model.batcher.submit(
             {model.bundle.contract.input.name: tensor}, 1, prepared + requests.PATIENCE, lambda outputs: outputs
@@ -252,7 +252,7 @@ class Door:
 
     def _model_named(self, name: str | None) -> LoadedModel:
         if name is None:
-            names = [row.name for row in self.pool.index()]
+            names = [row.name for row in self.pool.index() if "@" not in row.name]
             if len(names) != 1:
                 raise InputError(f"say which model: /predict?model=NAME; there are: {', '.join(names) or 'none'}")
             name = names[0]
@@ -486,7 +486,7 @@ class _Pages:
         ]
         return _json(
             {
-                "name": model.bundle.name,
+                "name": model.address,
                 "versions": [model.bundle.version],
                 "platform": f"{model.choice.runtime}_onnx",
                 "inputs": [{"name": wanted.name, "datatype": WANTED[wanted.dtype], "shape": [batch, *wanted.shape]}],
@@ -498,11 +498,15 @@ class _Pages:
         model = self._model(request)
         served, wanted = model.served, model.bundle.contract.input
         ours = Served(
-            contract=served.contract, ref=served.ref, fingerprint=served.fingerprint, outputs=dict(served.outputs)
+            contract=served.contract,
+            ref=served.ref,
+            fingerprint=served.fingerprint,
+            outputs=dict(served.outputs),
+            canary=None if model.canary else self._pool.canary(model.bundle.name),
         )
         return _json(
             {
-                "name": model.bundle.name,
+                "name": model.address,
                 "platform": f"{model.choice.runtime}_onnx",
                 "backend": model.choice.runtime,
                 "max_batch_size": wanted.max_batch,

@@ -6,8 +6,11 @@ from typing import Any
 
 from eyeline.core.errors import ConfigError, InferenceUnavailable, InputError
 from eyeline.core.settings import InferenceSettings, mask
+from eyeline.core.telemetry import logger
 from eyeline.inference.client import InferenceClient
 from eyeline.inference.replicas import urls_of
+
+log = logger("inference")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,13 @@ class Servers:
     async def load(self, name: str) -> list[Loaded]:
         """Have all of them load the current version of a model, side by side."""
         return await asyncio.gather(*(_load(url, client, name) for url, client in self._clients.items()))
+
+    async def unload(self, name: str) -> None:
+        """Have all of them stop serving a model. One that is away has to be started again anyway."""
+        answers = (client.unload(name) for client in self._clients.values())
+        for url, error in zip(self._clients, await asyncio.gather(*answers, return_exceptions=True), strict=True):
+            if isinstance(error, BaseException):
+                log.warning("a server goes on serving a model", server=url, model=name, error=str(error))
 
     async def about(self) -> list[About]:
         """What each says of itself."""

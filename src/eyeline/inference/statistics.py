@@ -29,7 +29,7 @@ def _row(model: LoadedModel) -> dict[str, Any]:
     total = model.batcher.statistics
     empty = _duration(0, 0.0)
     return {
-        "name": model.bundle.name,
+        "name": model.address,
         "version": model.bundle.version,
         "last_inference": int(total.last * 1000),
         "inference_count": total.images,
@@ -63,7 +63,7 @@ def metrics_text(models: Iterable[LoadedModel]) -> bytes:
     for name, kind, sentence in _METRICS:
         lines += [f"# HELP nv_inference_{name} {sentence}", f"# TYPE nv_inference_{name} {kind}"]
         for model in loaded:
-            labels = f'model="{model.bundle.name}",version="{model.bundle.version}"'
+            labels = f'model="{model.address}",version="{model.bundle.version}"'
             lines.append(f"nv_inference_{name}{{{labels}}} {_value(name, model):.0f}")
     return ("\n".join(lines) + "\n").encode()
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from eyeline.core.errors import ConfigError
@@ -46,6 +46,7 @@ class Plan:
     pipeline: str
     steps: tuple[Step, ...]
     digest: str
+    variant: str = ""  # which models other than those that serve everywhere answer
 
     @classmethod
     def of(cls, pipeline: PipelineSettings, contracts: Mapping[str, ModelContract]) -> "Plan":
@@ -57,6 +58,21 @@ class Plan:
         steps = tuple(_step(step, contracts) for step in pipeline.steps if step.kind != "track")
         plan = cls(pipeline.name, steps, pipeline.digest)
         plan._check()
+        return plan
+
+    def with_models(self, others: Mapping[str, tuple[str, ModelContract]]) -> "Plan":
+        """The same steps, some models of which are asked for under another name: model → (that name, its contract).
+
+        Raises ConfigError where these do not go together.
+        """
+        steps = tuple(
+            replace(step, model=others[step.model][0], contract=others[step.model][1])
+            if isinstance(step, PlannedStep) and step.model in others
+            else step
+            for step in self.steps
+        )
+        plan = replace(self, steps=steps, variant=",".join(sorted(name for name, _ in others.values())))
+        plan._check()  # noqa: SLF001 - of this class
         return plan
 
     @property

@@ -37,7 +37,7 @@ log = logger("worker")
 T = TypeVar("T")
 
 #: Jobs are written for readers of at least this version.
-READER = 1
+READER = 2
 #: Deliveries of one message after which it is failed although nothing was charged.
 SAFETY_NET = 100
 #: Seconds after which an image that cannot be read may be the only one.
@@ -122,7 +122,7 @@ class Images:
         if held.delivery.attempt > 1 and await self.store.get(job.id) is not None:
             await self._record(held, None)
             return
-        ready = self.plans.get(job.pipeline)
+        ready = self.plans.get(job.pipeline, job.site if job.aside is None else job.aside)
         await self.plans.check(job)
         if job.replay_of is not None:  # asked for anew: no answer of before will do
             await self._record(held, await self._compute(held, job, ready))
@@ -188,10 +188,10 @@ class Images:
             image = await self._in_thread(slot.put_image, data)
         else:
             image = slot.put_image(data)
-        plan, steps = ready.plan, self._memory_for(ready).layout.steps
+        plan, layout = ready.plan, self._memory_for(ready).layout
         return Order(
             image,
-            tuple(slot.room(step, steps[plan.pipeline, step.name]) for step in plan.whole),
+            tuple(slot.room(step, layout.areas(plan, step)) for step in plan.whole),
             slot.frame_room() if plan.on_crops else None,
             plan.exif,
             self.limits.max_pixels,

@@ -63,24 +63,33 @@ class StepAreas:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a slot is divided: for each pipeline its steps' areas, from offset 0 (a slot serves one image at a time)."""
+    """How a slot is divided: for each pipeline its steps' areas, from offset 0 (a slot serves one image at a time).
 
-    steps: Mapping[tuple[str, str], StepAreas] = field(default_factory=dict)
+    A variant of a plan has areas of its own only where they differ: one with the same shapes disturbs nobody.
+    """
+
+    steps: Mapping[tuple[str, str, str], StepAreas] = field(default_factory=dict)
     slot_bytes: int = _ALIGN
     frames: bool = False
 
     @classmethod
     def of(cls, plans: Iterable[tuple[Plan, Mapping[str, ServedModel]]]) -> "Layout":
-        """Room for every step of every plan; `plans` come with what serves under each model's name."""
-        steps: dict[tuple[str, str], StepAreas] = {}
+        """Room for every step of every plan, variants last; `plans` come with what serves under each model's name."""
+        steps: dict[tuple[str, str, str], StepAreas] = {}
         size, frames = _ALIGN, False
         for plan, served in plans:
             offset = 0
             for step in plan.models:
                 areas, offset = _areas(step, served[step.model], offset)
-                steps[plan.pipeline, step.name] = areas
+                if steps.get((plan.pipeline, "", step.name)) != areas:
+                    steps[plan.pipeline, plan.variant, step.name] = areas
             size, frames = max(size, offset), frames or bool(plan.on_crops)
         return cls(steps, size, frames)
+
+    def areas(self, plan: Plan, step: PlannedStep) -> StepAreas:
+        """Where this step of a plan reads and writes."""
+        own = self.steps.get((plan.pipeline, plan.variant, step.name))
+        return own or self.steps[plan.pipeline, "", step.name]
 
 
 def _areas(step: PlannedStep, served: ServedModel, offset: int) -> tuple[StepAreas, int]:

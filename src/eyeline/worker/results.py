@@ -58,6 +58,7 @@ def completed(
         environment=environment(),
         timings={stage: round(seconds, 6) for stage, seconds in spent.items()},
         replay_of=job.replay_of,
+        aside=job.aside is not None,
     )
 
 
@@ -95,6 +96,7 @@ def failed(job: Job, reason: str, timings: Mapping[str, float]) -> Result:
         environment=environment(),
         timings={stage: round(seconds, 6) for stage, seconds in timings.items()},
         replay_of=job.replay_of,
+        aside=job.aside is not None,
     )
 
 

@@ -65,7 +65,7 @@ class _Image:
     findings: Findings
 
     def areas(self, step: PlannedStep) -> StepAreas:
-        return self.layout.steps[self.ready.plan.pipeline, step.name]
+        return self.layout.areas(self.ready.plan, step)
 
 
 class StepRunner:

@@ -67,10 +67,10 @@ class Tryout:
         plan, slot = self._ready.plan, await self._memory.take()
         said: list[Said] = []
         try:
-            areas = self._memory.layout.steps
+            layout = self._memory.layout
             order = Order(
                 slot.put_image(data),
-                tuple(slot.room(step, areas[plan.pipeline, step.name]) for step in plan.whole),
+                tuple(slot.room(step, layout.areas(plan, step)) for step in plan.whole),
                 slot.frame_room() if plan.on_crops else None,
                 plan.exif,
                 self._limits.max_pixels,

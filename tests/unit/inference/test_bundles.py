@@ -10,9 +10,20 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from eyeline.core.errors import ConfigError
+from eyeline.core.errors import ConfigError, NotFound
 from eyeline.inference import bundles
-from eyeline.inference.bundles import load_bundle, locate, promote, rollback, serving_version, write_manifest
+from eyeline.inference.base import Canary
+from eyeline.inference.bundles import (
+    canary,
+    load_bundle,
+    locate,
+    locate_canary,
+    promote,
+    remember_canary,
+    rollback,
+    serving_version,
+    write_manifest,
+)
 from tests.fake_models import write_box_bundle, write_brightness_bundle
 
 
@@ -281,3 +292,22 @@ def test_promoting_what_is_not_there_names_what_is(tmp_path: Path) -> None:
 
 def test_weights_load_as_the_contract_says(bundle: Path) -> None:
     assert np.array_equal(load_bundle(bundle).contract.input.shape, (32, 32, 3))
+
+
+def test_a_version_is_tried_out_until_it_serves_or_is_gone(tmp_path: Path) -> None:
+    entry = _versions(tmp_path, "1.0.0", "2.0.0")
+    promote(entry, "1.0.0")
+    assert canary(entry) is None
+    remember_canary(entry, Canary("2.0.0", ("north", "south")))
+    assert canary(entry) == Canary("2.0.0", ("north", "south"))
+    assert locate_canary(entry.parent, f"{entry.name}@2.0.0") == (entry / "2.0.0", Canary("2.0.0", ("north", "south")))
+    for address in (f"{entry.name}@1.0.0", "../x@2.0.0", "@", entry.name):
+        with pytest.raises(NotFound):
+            locate_canary(entry.parent, address)
+    promote(entry, "2.0.0")  # a process that died before it wrote that nothing is tried out any more
+    assert canary(entry) is None
+    promote(entry, "1.0.0")
+    remember_canary(entry, Canary("9.9.9", ("north",)))
+    assert canary(entry) is None
+    remember_canary(entry, None)
+    assert not (entry / "canary").exists()

@@ -54,9 +54,9 @@ def test_areas_of_one_pipeline_never_overlap() -> None:
 
 def test_crops_get_a_batch_of_room_and_outputs_of_unknown_size_none() -> None:
     layout = Layout.of([plan(FIND, ON_CROPS)])
-    assert layout.steps["p", "find"].input.rows == 1
-    assert layout.steps["p", "name"].input.rows == CROPS
-    assert set(layout.steps["p", "name"].outputs) == {"scores"}
+    assert layout.steps["p", "", "find"].input.rows == 1
+    assert layout.steps["p", "", "name"].input.rows == CROPS
+    assert set(layout.steps["p", "", "name"].outputs) == {"scores"}
 
 
 def test_pipelines_share_a_slot_and_only_crops_need_frames() -> None:
@@ -76,7 +76,7 @@ def memory() -> Iterator[Memory]:
 
 async def test_slots_never_share_a_byte(memory: Memory) -> None:
     slots = [await memory.take() for _ in range(3)]
-    area = memory.layout.steps["p", "find"].input
+    area = memory.layout.steps["p", "", "find"].input
     for number, slot in enumerate(slots):
         slot.array(area)[:] = number + 1
     for number, slot in enumerate(slots):
@@ -124,7 +124,7 @@ async def test_what_a_large_image_took_is_given_back_to_the_kernel(memory: Memor
 
 async def test_a_tensor_is_offered_by_name_only_once_the_server_shares_the_segment(memory: Memory) -> None:
     slot = await memory.take()
-    area = memory.layout.steps["p", "name"].input
+    area = memory.layout.steps["p", "", "name"].input
     assert slot.shared(area, 2) is None
     assert memory.offered is not None
     memory.segment_name = memory.offered.name
@@ -138,7 +138,7 @@ async def test_closing_leaves_nothing_behind(memory: Memory) -> None:
     assert memory.offered is not None
     path = Path(FOLDER, memory.offered.name)
     assert path.exists()
-    view = (await memory.take()).array(memory.layout.steps["p", "find"].input)
+    view = (await memory.take()).array(memory.layout.steps["p", "", "find"].input)
     memory.close()
     memory.close()
     assert not path.exists()

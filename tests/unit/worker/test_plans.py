@@ -1,14 +1,15 @@
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 
 from eyeline.core.clock import utcnow
-from eyeline.core.dedupe import plan_key
+from eyeline.core.dedupe import plan_key, read_plan
 from eyeline.core.errors import InferenceUnavailable
 from eyeline.core.ids import uuid7
 from eyeline.core.settings import PipelineSettings, StepSettings
 from eyeline.core.types import BlobRef, Job, ModelRef
-from eyeline.inference.base import ServedModel, SharedTensor, Tensor
+from eyeline.inference.base import Canary, ServedModel, SharedTensor, Tensor
 from eyeline.pipeline.contract import InputContract, ModelContract, OutputContract
 from eyeline.stores.cache import open_cache
 from eyeline.stores.cache.definitions import Definitions
@@ -34,6 +35,12 @@ class Shelf:
 
     def __init__(self, *models: ServedModel) -> None:
         self.models = {model.ref.name: model for model in models}
+
+    def try_out(self, name: str, version: str, *sites: str, size: int = 32) -> None:
+        """As a server does it: the model says which version is tried out where, and that one has an address of its own."""
+        canary = Canary(version, sites)
+        self.models[name] = replace(self.models[name], canary=canary)
+        self.models[canary.address(name)] = served(name, version, size)
 
     async def model(self, name: str) -> ServedModel:
         if name not in self.models:
@@ -153,3 +160,43 @@ async def test_fingerprints_are_published_for_the_gateway() -> None:
     assert await cache.get(plan_key("two")) is None
     await cache.close()
     await those.publish()  # a cache that is down is no reason to stop
+
+
+async def test_a_version_that_is_tried_out_answers_for_its_sites_alone_and_disturbs_nobody() -> None:
+    cache = open_cache(f"memory:///{uuid7()}")
+    shelf = Shelf(served("first"), served("second"))
+    those = Plans(PIPELINES, shelf, cache)
+    await those.refresh()
+    everywhere, layout = those.get("two", "south"), those.layout
+    shelf.try_out("first", "2", "south", "east")
+    await those.refresh()
+    south, north = those.get("two", "south"), those.get("two", "north")
+    assert [(ref.name, ref.version) for ref in south.models] == [("first", "2"), ("second", "1")]
+    assert [step.model for step in south.plan.models] == ["first@2", "second"]  # whom to ask
+    assert north.fingerprint == everywhere.fingerprint != south.fingerprint
+    assert those.layout is layout, "the same shapes need no new memory"
+    assert layout.areas(south.plan, south.plan.models[0]) == layout.areas(north.plan, north.plan.models[0])
+    await those.publish()
+    told = await cache.get(plan_key("two"))
+    assert told is not None
+    assert (read_plan(told, "east"), read_plan(told, "north")) == (south.fingerprint, north.fingerprint)
+    shelf.try_out("first", "3", "south", size=64)  # of another shape: room for both
+    await those.refresh()
+    south = those.get("two", "south")
+    assert those.layout is not layout
+    assert those.layout.areas(south.plan, south.plan.models[0]).input.shape[:2] == (64, 64)
+    assert those.layout.areas(north.plan, north.plan.models[0]).input.shape[:2] == (32, 32)
+
+
+async def test_where_a_version_that_is_tried_out_does_not_answer_the_one_that_serves_does() -> None:
+    shelf = Shelf(served("first"))
+    shelf.try_out("first", "2", "south")
+    those = plans(shelf)
+    await those.refresh()
+    assert those.get("one", "south").models[0].version == "2"
+    assert those.get("one", "first@2").models[0].version == "2"  # for a replay, whatever the site
+    del shelf.models["first@2"]
+    await those.refresh()
+    assert those.get("one", "south").models[0].version == "1"
+    with pytest.raises(NotServed, match="first@2 is not tried out"):
+        those.get("one", "first@2")

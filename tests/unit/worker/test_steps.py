@@ -120,7 +120,7 @@ class Desk:
         picture[:, WIDTH // 2 :] = 240
         placements = []
         for step in self.ready.plan.whole:
-            out = self.slot.array(self.memory.layout.steps["p", step.name].input)
+            out = self.slot.array(self.memory.layout.steps["p", "", step.name].input)
             placements.append(place(picture, step.contract.input, out, region=Region.whole(WIDTH, HEIGHT)))
         frame = None
         if self.ready.plan.on_crops:

@@ -120,6 +120,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     duplicate_of: str | None = None
     reuse: Reuse | None = None
     replay_of: str | None = None
+    aside: bool = False
     chain: ChainRef | None = None
     verdict: Verdict | None = None
     schema_version: int = 1

@@ -1,34 +1,56 @@
 """Models: versions, what each server serves, and which version is to serve."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from eyeline.core.access import Principal
 from eyeline.core.clock import parse_time, utcnow
+from eyeline.core.errors import InputError
 from eyeline.core.pages import Page, principal_of
+from eyeline.core.types import VerdictKind
 from eyeline.dashboard.parity import parity, releases
-from eyeline.dashboard.shell import Room, Shell
+from eyeline.dashboard.shell import Room, Shell, form_of
+from eyeline.stores.results.base import Matches, ResultQuery
 
 #: Live is a word of the wall already; here it means that it serves.
 STATES = {"live": "serving"}
+#: Over how many days the results of a version are counted.
+DAYS = 7
 #: A process that did not report for so long (seconds) is not compared.
 SILENT = 60.0
 
 
 def _pages(shell: Shell) -> Sequence[Page]:
-    return (shell.page("/models", ModelsPage(shell).show, room="models"),)
+    page = ModelsPage(shell)
+    post = {"room": "models", "methods": ("POST",), "right": "manage"}
+    return (
+        shell.page("/models", page.show, room="models"),
+        shell.page("/models/{name}/canary", page.try_out, **post),  # type: ignore[arg-type]
+        shell.page("/models/{name}/canary/end", page.take_back, **post),  # type: ignore[arg-type]
+    )
 
 
 ROOM = Room(name="models", pages=_pages)
 
 
 @dataclass(frozen=True, kw_only=True)
+class Figures:
+    """What a version answered in the last days, and what people said of it."""
+
+    results: Matches
+    judged: int
+    wrong: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class VersionView:
-    """One version of a model."""
+    """One version of a model. `sites`: where it answers; None: nowhere."""
 
     version: str
     state: str
@@ -36,6 +58,8 @@ class VersionView:
     megabytes: float | None
     made_at: datetime | None
     error: str
+    sites: Sequence[str] | None = None
+    figures: Figures | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,18 +81,30 @@ class ModelView:
         """Whether another version served before."""
         return any(version.state == "retired" for version in self.versions)
 
+    @property
+    def canary(self) -> VersionView | None:
+        """The version that is tried out, where there is one."""
+        return next((version for version in self.versions if version.state == "canary"), None)
+
+    @property
+    def others(self) -> Sequence[str]:
+        """The versions that could be tried out."""
+        return [version.version for version in self.versions if version.state != "serving" and not version.error]
+
 
 class ModelsPage:
-    """GET /models."""
+    """GET /models, and the forms on it."""
 
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
+        self._sites = [site.name for site in shell.sources.settings.sites]
 
     async def show(self, request: Request) -> Response:
         """All models; those with versions first."""
         who = principal_of(request)
         told = await self._shell.sources.models()
-        models = [_model(model, told.get("servers", [])) for model in told.get("models", [])]
+        figures = await self._figures(told.get("models", []), who)
+        models = [_model(model, told.get("servers", []), figures) for model in told.get("models", [])]
         models.sort(key=lambda model: (not model.versions, model.name))
         history = [dict(line) | {"at": parse_time(line["at"])} for line in told.get("history", [])[:50]]
         return await self._shell.render(
@@ -79,18 +115,70 @@ class ModelsPage:
             script="js/pages/models.js",
             models=models,
             history=history,
+            sites=self._sites,
+            days=DAYS,
             parity=parity(told.get("servers", [])),
             releases=await self._releases(),
             may_check=who.may("operate"),
             may_change=who.may("manage"),
         )
 
+    async def try_out(self, request: Request) -> Response:
+        """The form that lets a version answer for the ticked sites."""
+        name, form = request.path_params["name"], await form_of(request)
+        sites = [field.removeprefix("site.") for field in form if field.startswith("site.")]
+        await self._shell.sources.try_out(
+            principal_of(request), name, form.get("version", ""), sites, _confirmed(name, form)
+        )
+        return self._shell.see("/models")
+
+    async def take_back(self, request: Request) -> Response:
+        """The form that lets the version that serves answer everywhere again."""
+        name = request.path_params["name"]
+        await self._shell.sources.take_back(principal_of(request), name, _confirmed(name, await form_of(request)))
+        return self._shell.see("/models")
+
+    async def _figures(self, models: Sequence[Mapping[str, Any]], who: Principal) -> dict[tuple[str, str], Figures]:
+        """Of the two versions of each model that answer while one is tried out: only then is there something to compare."""
+        answering = [
+            (model["name"], version["version"])
+            for model in models
+            if any(version["state"] == "canary" for version in model["versions"])
+            for version in model["versions"]
+            if version["state"] in {"live", "canary"}
+        ]
+        return dict(
+            zip(answering, await asyncio.gather(*(self._counted(*each, who) for each in answering)), strict=True)
+        )
+
+    async def _counted(self, name: str, version: str, who: Principal) -> Figures:
+        since, store = utcnow() - timedelta(days=DAYS), self._shell.sources.results
+
+        async def count(verdict: VerdictKind | None) -> Matches:
+            query = ResultQuery(sites=who.sites, model=f"{name}@{version}", since=since, verdict=verdict)
+            return await store.matches(query)
+
+        kinds: tuple[VerdictKind | None, ...] = (None, "confirmed", "corrected", "rejected")
+        results, *judged = await asyncio.gather(*(count(kind) for kind in kinds))
+        right, *wrong = (each.count for each in judged)
+        return Figures(results=results, judged=right + sum(wrong), wrong=sum(wrong))
+
     async def _releases(self) -> dict[str, list[str]]:
         now, rows = utcnow(), await self._shell.sources.results.replicas()
         return releases((row.id, row.version) for row in rows if (now - row.seen_at).total_seconds() < SILENT)
 
 
-def _model(model: Mapping[str, Any], servers: Sequence[Any]) -> ModelView:
+def _confirmed(name: str, form: Mapping[str, str]) -> str:
+    """The reason, once the model's name was typed. Raises InputError."""
+    if form.get("typed", "").strip() != name:
+        raise InputError(f"type the model's name, {name}, to confirm; nothing was changed")
+    reason = " ".join(form.get("reason", "").split())[:500]
+    if len(reason) < 3:
+        raise InputError("say why, in a few words; it is kept in the audit. Nothing was changed")
+    return reason
+
+
+def _model(model: Mapping[str, Any], servers: Sequence[Any], figures: Mapping[tuple[str, str], Figures]) -> ModelView:
     return ModelView(
         name=model["name"],
         task=model.get("task", ""),
@@ -99,7 +187,10 @@ def _model(model: Mapping[str, Any], servers: Sequence[Any]) -> ModelView:
         labels=len(model.get("labels", ())),
         licence=model.get("licence", ""),
         error=model.get("error", ""),
-        versions=[_version(version) for version in reversed(model["versions"])],
+        versions=[
+            _version(version, figures.get((model["name"], version["version"])))
+            for version in reversed(model["versions"])
+        ],
         served=[row for server in servers for row in _served(server, model["name"])],
     )
 
@@ -108,10 +199,10 @@ def _served(server: Any, name: str) -> list[tuple[str, str, str]]:
     """(server, version, what is wrong)."""
     if server.error:
         return [(server.url, "", server.error)]
-    return [(server.url, row["version"], "") for row in server.models if row["name"] == name]
+    return [(server.url, row["version"], "") for row in server.models if row["name"].partition("@")[0] == name]
 
 
-def _version(version: Mapping[str, Any]) -> VersionView:
+def _version(version: Mapping[str, Any], figures: Figures | None) -> VersionView:
     made = version.get("made_at")
     size = version.get("bytes")
     return VersionView(
@@ -121,4 +212,6 @@ def _version(version: Mapping[str, Any]) -> VersionView:
         megabytes=None if size is None else size / 1e6,
         made_at=None if made is None else datetime.fromtimestamp(made, UTC),
         error=version.get("error", ""),
+        sites=version.get("sites"),
+        figures=figures,
     )

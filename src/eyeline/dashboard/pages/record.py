@@ -18,8 +18,13 @@ from eyeline.dashboard.cases import open_alerts
 from eyeline.dashboard.format import PALETTE
 from eyeline.dashboard.pictures import DOUBTFUL, colour_of, known_labels
 from eyeline.dashboard.shell import Room, Shell, unknown
+from eyeline.inference.rollout import askable
+from eyeline.stores.pictures import original_of
+from eyeline.stores.results.base import ResultQuery
 from eyeline.stores.results.review import VerdictRecord, shown
 
+#: Replays of one record that its page shows.
+REPLAYS = 50
 SHOWN = ("original", "corrected", "difference")
 #: Stages in the order of the way, as far as they were measured.
 STAGES = ("fetch", "queue", "decode", "preprocess", "infer_queue", "infer", "postprocess", "store", "cache")
@@ -92,6 +97,9 @@ class RecordPage:
             zone=site.timezone if site else "UTC",
             printed_at=utcnow(),
             may=who.may("operate"),
+            replays=await self._replays(result, who),
+            choices=await self._choices(result, who),
+            asked=request.query_params.get("asked", "")[:64],
             unit=max(result.image.width, result.image.height) / 60 if result.image else 1,
         )
 
@@ -100,6 +108,19 @@ class RecordPage:
         if result is None or not who.sees(result.site):
             raise unknown("result", id)
         return result
+
+    async def _replays(self, result: Result, who: Principal) -> list[Result]:
+        """The record, and what other models answered when they were asked about its picture; the first first."""
+        found, _ = await self._sources.results.find(ResultQuery(sites=who.sites, ref=result.id, limit=REPLAYS))
+        return [result, *(one for one in reversed(found) if one.aside and one.replay_of == result.id)]
+
+    async def _choices(self, result: Result, who: Principal) -> list[tuple[str, str]] | None:
+        """Whom else to ask about its picture; None where it is not kept as it was received."""
+        if not who.may("operate") or result.image is None or result.aside:
+            return []
+        if await self._sources.results.picture(original_of(result.site, result.image).url) is not None:
+            return None
+        return await asyncio.to_thread(askable, self._sources.settings)
 
     async def _proof(self, result: Result) -> dict[str, Any] | None:
         """What is away is said to be away; the page is shown."""

@@ -88,6 +88,9 @@ async def _fitting(results: ResultStore, scope: Scope) -> AsyncIterator[Result]:
         page, cursor = await results.find(query)
         for result in page:
             yield result
+            if scope.ref is not None:  # what other models said of its picture bears its id for a ref
+                for aside in (await results.find(ResultQuery(ref=result.id, limit=PART)))[0]:
+                    yield aside
         if cursor is None:
             return
         query = replace(query, cursor=cursor)

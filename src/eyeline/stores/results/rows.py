@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from eyeline.core.clock import isoformat, parse_time
-from eyeline.core.types import ChainRef, Event, Job, ModelRef, Result, Verdict
+from eyeline.core.types import ASIDE, ChainRef, Event, Job, ModelRef, Result, Verdict
 from eyeline.stores.results.base import (
     AlertRow,
     DeliveryRow,
@@ -50,7 +50,7 @@ def job_row(new: NewJob, kept_at: float) -> dict[str, Any]:
     return {
         "id": job.id,
         "site": job.site,
-        "camera": job.camera,
+        "camera": job.camera if job.aside is None else None,  # none of the frames that a camera is answerable for
         "lane": job.lane,
         "principal": new.principal,
         "idempotency_key": new.idempotency_key,
@@ -99,10 +99,13 @@ def sealed_result(row: Row) -> Result:
 
 
 def result_row(result: Result, labels: Sequence[Row]) -> dict[str, Any]:
-    """The `results` row; `labels` are its rows in `result_labels`."""
+    """The `results` row; `labels` are its rows in `result_labels`.
+
+    What was answered aside is in no count and no list of a status: it has one of its own there.
+    """
     return {
         "id": result.id,
-        "status": result.status,
+        "status": ASIDE if result.aside else result.status,
         "site": result.site,
         "camera": result.camera,
         "pipeline": result.pipeline,
@@ -157,7 +160,10 @@ def code_rows(result: Result) -> list[dict[str, Any]]:
 
 
 def event_row(result: Result, at: str) -> dict[str, Any]:
-    """The event of a result; its body is the result itself."""
+    """The event of a result; its body is the result itself. What was answered aside is no news for rules, items and cameras."""
+    if result.aside:
+        told = {"type": ASIDE, "id": result.id, "replay_of": result.replay_of, "status": result.status}
+        return {"kind": "system", "site": result.site, "at": at, "result_id": None, "body": encode(told)}
     return {"kind": "result", "site": result.site, "at": at, "result_id": result.id, "body": None}
 
 
@@ -176,7 +182,7 @@ def count_rows(results: Iterable[Result]) -> list[dict[str, Any]]:
     """What these results add to their cameras' counts."""
     counts: dict[str, dict[str, Any]] = {}
     for result in results:
-        if result.camera is None:
+        if result.camera is None or result.aside:
             continue
         row = counts.setdefault(result.camera, {"camera": result.camera, "completed": 0, "failed": 0, "duplicates": 0})
         row[result.status] += 1
