@@ -7,7 +7,10 @@ FROM ${BASE} AS build
 ARG VARIANT=cpu
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build
-RUN python3 -m venv /opt/eyeline
+# `strip` stays behind in this stage, so its version is whatever the base brings.
+# hadolint ignore=DL3008
+RUN python3 -m venv /opt/eyeline \
+ && { command -v strip >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends binutils; }; }
 COPY requirements/cluster.txt requirements/cuda.txt requirements/
 RUN /opt/eyeline/bin/pip install --require-hashes --only-binary :all: -r requirements/cluster.txt \
  && case "${VARIANT}" in \

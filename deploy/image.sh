@@ -24,6 +24,7 @@ print("user:", os.getuid(), "group:", os.getgid())
 kept = [path for path in ("/", "/etc", "/usr", "/opt/eyeline", "/opt/eyeline/bin") if os.access(path, os.W_OK)]
 if os.getuid() == 0 or kept:
     sys.exit(f"the image runs as uid {os.getuid()} and may write to {kept}; it must be neither root nor able to change itself")
+import aiohttp, apsw, asyncpg, confluent_kafka, hiredis, obstore, onnx, PIL.Image, sqlalchemy.dialects.postgresql, zxingcpp
 start = time.monotonic()
 with socket.socket() as probe:
     probe.bind(("127.0.0.1", 0))
