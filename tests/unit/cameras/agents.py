@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,19 @@ async def running_agent(
     finally:
         stop.set()
         await task
+        _tell(folder, gateway)
+
+
+def _tell(folder: Path, gateway: SmallGateway) -> None:
+    """A row of the table of camera faults (pytest -s): fault, what was said of the camera, how its frames add up."""
+    fault = os.environ.get("PYTEST_CURRENT_TEST", "").partition("::")[2].partition(" ")[0]
+    said = {name for each in gateway.reports if each["health"] for name in each["health"]["conditions"]}
+    said |= {"offline" for each in gateway.reports if each["state"] == "offline"}
+    counts = books(folder)
+    print(
+        f"| {fault} | {', '.join(sorted(said)) or 'nothing'} | {counts.captured} = {counts.accepted} accepted + "
+        f"{counts.dropped or 'none'} dropped + {counts.spooled + counts.in_hand} kept here | {closes(counts)} |"
+    )
 
 
 @contextlib.asynccontextmanager
