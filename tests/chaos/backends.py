@@ -40,19 +40,23 @@ class Part:
 
 @dataclass
 class Backend:
-    """Servers by what they are for, the settings that name them, and the results past the proxy (None: the embedded ones)."""
+    """Servers by what they are for, the settings that name them, and the results past the proxy (None: the embedded ones).
+
+    `heavy`: thousands of images go through it.
+    """
 
     scheme: str
+    heavy: bool = False
     parts: dict[str, Part] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     results_url: str | None = None
 
 
 @contextmanager
-def opened(scheme: str, folder: Path) -> Iterator[Backend]:
+def opened(scheme: str, folder: Path, *, heavy: bool = False) -> Iterator[Backend]:
     """The backend with all its servers, which end with the block."""
     with ExitStack() as stack:
-        backend = Backend(scheme)
+        backend = Backend(scheme, heavy)
         if scheme != "sqlite":
             _stores(backend, folder, stack)
             QUEUES[scheme](backend, folder, stack)
@@ -100,17 +104,23 @@ def _sqs(backend: Backend, _folder: Path, stack: ExitStack) -> None:
 
 
 def _kafka(backend: Backend, _folder: Path, stack: ExitStack) -> None:
-    """A broker tells its clients where it is: the proxy's port. Its log lies in S3, so that it survives a kill."""
-    bucket = f"k{uuid4().hex}"
-    urllib.request.urlopen(urllib.request.Request(f"{ministack()}/{bucket}", method="PUT"), timeout=30).close()
-    server = Tansu(f"s3://{bucket}/")
+    """A broker tells its clients where it is: the proxy's port. Its log lies in S3, so that it survives a kill: an object for
+    each message, of which ministack lists thousands in seconds. A heavy one has it in memory and is not killed.
+    """
+    server = Tansu() if backend.heavy else Tansu(_log_in_s3())
     proxy = _proxy(stack, server.port)
     server.advertised = proxy.port
     server.start()
     stack.callback(server.stop)
-    backend.parts["queue"] = Part(proxy, server.kill, server.start)
+    backend.parts["queue"] = Part(proxy) if backend.heavy else Part(proxy, server.kill, server.start)
     url = f"kafka://127.0.0.1:{proxy.port}/q{uuid4().hex}?delays=1,2&partitions=2&{TANSU}"
     backend.settings["queue"] = {"url": url}
+
+
+def _log_in_s3() -> str:
+    bucket = f"k{uuid4().hex}"
+    urllib.request.urlopen(urllib.request.Request(f"{ministack()}/{bucket}", method="PUT"), timeout=30).close()
+    return f"s3://{bucket}/"
 
 
 QUEUES: Mapping[str, Callable[[Backend, Path, ExitStack], None]] = {
