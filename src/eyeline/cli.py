@@ -564,7 +564,7 @@ def models_import(
     decoder: Annotated[
         str | None,
         typer.Option(
-            help="yolox, yolov8, yolov8-seg, yolov5, detr, rfdetr, softmax, logits, segmentation, "
+            help="yolox, yolov8, yolov8-seg, yolov5, end2end, end2end-seg, detr, rfdetr, softmax, logits, segmentation, "
             "segmentation-probabilities, classmap or anomaly (default: told by the file)"
         ),
     ] = None,

@@ -18,11 +18,13 @@ Three = tuple[float, float, float]
 
 #: What the three best-known decoders of detectors see: the cells of strides 8, 16 and 32.
 _STRIDES = (8, 16, 32)
+#: Boxes that an export with suppression inside gives at most: 300, unless its maker asked for others.
+_MOST_CHOSEN = 1000
 _LONGEST_METADATA = 1_000_000
 #: What to type where a file is no ONNX: by ending, or by its first bytes.
 EXPORTS = {
     "pytorch": "with Ultralytics: yolo export model={name} format=onnx; else in Python: "
-    "torch.onnx.export(model.eval(), torch.zeros(1, 3, H, W), '{stem}.onnx', opset_version=17)",
+    "torch.onnx.export(model.eval(), torch.zeros(1, 3, H, W), '{stem}.onnx', external_data=False)",
     "keras": "python -m tf2onnx.convert --keras {name} --output {stem}.onnx --opset 17",
     "savedmodel": "python -m tf2onnx.convert --saved-model {name} --output {stem}.onnx --opset 17",
     "tflite": "python -m tf2onnx.convert --tflite {name} --output {stem}.onnx --opset 17",
@@ -30,7 +32,7 @@ EXPORTS = {
     "(inference.providers = ['tensorrt'])",
     "openvino": "take the ONNX file it was converted from; `eyeline models tune` tries OpenVINO by itself",
     "safetensors": "weights without a graph: load them into the model's code, then torch.onnx.export(model.eval(), "
-    "torch.zeros(1, 3, H, W), '{stem}.onnx', opset_version=17)",
+    "torch.zeros(1, 3, H, W), '{stem}.onnx', external_data=False)",
 }
 _ENDINGS = {
     ".pt": "pytorch", ".pth": "pytorch", ".ckpt": "pytorch", ".pkl": "pytorch", ".torchscript": "pytorch",
@@ -52,6 +54,7 @@ class Family:
     color: str = "rgb"
     mean: Three = (0.0, 0.0, 0.0)
     scale: Three = (1.0, 1.0, 1.0)
+    iou_threshold: float = 0.5
     said: str = ""  # how we came to it, for the reader
 
 
@@ -76,10 +79,26 @@ CLASSIFIER = Family(
 YOLOV8_SEG = Family(
     task="detection", decoder="yolov8-seg", fit="letterbox", scale=UNIT, said="Ultralytics v8/v11 with masks"
 )
+_CHOSEN = {"task": "detection", "fit": "letterbox", "scale": UNIT, "iou_threshold": 1.0}  # suppressed by itself
+END2END = Family(**_CHOSEN, decoder="end2end", said="Ultralytics, boxes chosen in the graph")  # type: ignore[arg-type]
+END2END_SEG = Family(
+    **_CHOSEN,  # type: ignore[arg-type]
+    decoder="end2end-seg",
+    said="Ultralytics, boxes with masks chosen in the graph",
+)
+#: Decoders of boxes that the graph has chosen.
+CHOSEN = frozenset({END2END.decoder, END2END_SEG.decoder})
 _PIXELS = {"task": "detection", "fit": "stretch", "mean": IMAGENET_MEAN, "scale": IMAGENET_SCALE}
 SEGMENTATION = Family(**_PIXELS, decoder="segmentation", said="segmentation (logits)")  # type: ignore[arg-type]
 PROBABLE = Family(**_PIXELS, decoder="segmentation-probabilities", said="segmentation")  # type: ignore[arg-type]
 CLASSMAP = Family(**_PIXELS, decoder="classmap", said="segmentation (a class for each pixel)")  # type: ignore[arg-type]
+ULTRALYTICS_CLASSMAP = Family(
+    task="detection",
+    decoder="classmap",
+    fit="letterbox",
+    scale=UNIT,
+    said="Ultralytics segmentation (a class for each pixel)",
+)
 ANOMALY = Family(task="anomaly", decoder="anomaly", fit="stretch", scale=UNIT, said="anomaly map")
 ULTRALYTICS_CLASSIFIER = Family(
     task="classification", decoder="softmax", fit="crop", scale=UNIT, said="Ultralytics classifier"
@@ -211,7 +230,7 @@ def propose(outputs: Mapping[str, Tensor], size: tuple[int, int], told: Exported
     decoder: what the user says it is, None to find out. Raises ConfigError with the reason where nothing fits.
     """
     shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in outputs.items())
-    if told.task not in (None, "detect", "classify", "segment"):
+    if told.task not in (None, "detect", "classify", "segment", "semantic"):
         raise ConfigError(
             f"this is an Ultralytics {told.task!r} model; detection, segmentation and classification can be imported"
         )
@@ -223,7 +242,7 @@ def propose(outputs: Mapping[str, Tensor], size: tuple[int, int], told: Exported
             f"the model has {len(outputs)} outputs ({shapes}); one is wanted: [1, anchors, 5 + classes] (YOLOX), "
             "[1, 4 + classes, anchors] (Ultralytics v8/v11), [1, classes], or two: boxes [1, queries, 4] and classes (DETR), "
             "boxes and prototypes [1, M, h, w] (YOLO with masks), a map [1, 1, h, w] and a score (anomaly). "
-            "Leave suppression and decoding out of the export"
+            "Leave all else out of the export (of torchvision's segmentation keep model(x)['out'])"
         )
     value = next(iter(outputs.values()))
     # nothing in a DETR's shapes tells the two ways of reading its classes apart; the newer one is taken unless it is named
@@ -266,18 +285,20 @@ def _is_map(value: Tensor) -> bool:
 def _with_masks(outputs: Mapping[str, Tensor], names: tuple[str, str], size: tuple[int, int]) -> list[Family]:
     rows, prototypes = (outputs[name] for name in names)
     anchors = sum((size[0] // stride) * (size[1] // stride) for stride in _STRIDES)
-    fits = rows.shape[2] == anchors and rows.shape[1] > 4 + prototypes.shape[1]
-    return [YOLOV8_SEG] if fits else []
+    if rows.shape[2] == anchors and rows.shape[1] > 4 + prototypes.shape[1]:
+        return [YOLOV8_SEG]
+    return [END2END_SEG] if rows.shape[2] == 6 + prototypes.shape[1] else []
 
 
-def _segmenting(value: Tensor, size: tuple[int, int]) -> list[Family]:
+def _segmenting(value: Tensor, size: tuple[int, int], told: Exported) -> list[Family]:
     """A number for each class and pixel, or the class of each pixel, on a grid of the input's shape."""
     grid = value.shape[-2:]
     if value.ndim not in (3, 4) or min(grid) < 8 or abs(grid[0] * size[1] - grid[1] * size[0]) > max(size):
         return []
     if value.ndim == 3 or value.shape[1] == 1:
         whole = bool((value == np.round(value)).all() and (value >= 0).all())
-        return [CLASSMAP] if whole else [] if value.ndim == 3 else [SEGMENTATION, PROBABLE]
+        classmap = ULTRALYTICS_CLASSMAP if told.ultralytics else CLASSMAP
+        return [classmap] if whole else [] if value.ndim == 3 else [SEGMENTATION, PROBABLE]
     sums = np.allclose(value.sum(axis=1), 1.0, atol=1e-2)
     sure = bool((value >= -1e-6).all() and sums)
     return [PROBABLE, SEGMENTATION] if sure else [SEGMENTATION, PROBABLE]
@@ -293,12 +314,14 @@ def _fitting(value: Tensor, size: tuple[int, int], told: Exported) -> list[Famil
         return [YOLOV5]
     if len(shape) == 2 and shape[1] == anchors and shape[0] > 4:
         return [YOLOV8]
+    if len(shape) == 2 and shape[1] == 6 and shape[0] <= _MOST_CHOSEN:
+        return [END2END]
     if [length for length in shape if length != 1] == [value.size] and value.size > 1:
         if told.ultralytics:
             return [ULTRALYTICS_CLASSIFIER]
         both = [CLASSIFIER, _probable(CLASSIFIER)]
         return both[::-1] if _probabilities(value) else both
-    return _segmenting(value, size)
+    return _segmenting(value, size, told)
 
 
 def _probable(family: Family) -> Family:
@@ -315,10 +338,9 @@ def _nothing_fits(value: Tensor, size: tuple[int, int]) -> str:
     shape = value.shape
     anchors = sum((size[0] // stride) * (size[1] // stride) for stride in _STRIDES)
     said = f"its output {list(shape)} at {size[0]}×{size[1]} fits no decoder"
-    if len(shape) == 3 and shape[2] == 6 and shape[1] <= 1000:
-        return f"{said}: suppression seems to be inside; export again with nms=False (and end2end=False)"
     return (
-        f"{said}: yolox gives [1, {anchors}, 5 + classes], yolov8 [1, 4 + classes, {anchors}], a classifier [1, classes], "
+        f"{said}: yolox gives [1, {anchors}, 5 + classes], yolov8 [1, 4 + classes, {anchors}], end2end [1, boxes, 6], "
+        "a classifier [1, classes], "
         "segmentation [1, classes, h, w] with the input's proportions; "
         "strides other than 8, 16 and 32 are not known here"
     )

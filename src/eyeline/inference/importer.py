@@ -44,7 +44,7 @@ from eyeline.inference.golden import check
 from eyeline.inference.runtimes import cores
 from eyeline.inference.runtimes.onnxruntime import OnnxRuntime
 from eyeline.pipeline.contract import InputContract, ModelContract, OutputContract, Task
-from eyeline.pipeline.decoders import MAPS, MASKED, PAIRED, boxes_and_classes, boxes_and_prototypes
+from eyeline.pipeline.decoders import MAPS, PAIRED, boxes_and_classes, boxes_and_prototypes
 from eyeline.pipeline.maps import ANOMALOUS, NORMAL
 
 #: Larger files are no model for this; they would have to be read into memory several times over.
@@ -60,6 +60,9 @@ TOLERANCE: dict[Task, Tolerance] = {
     "classification": Tolerance(score=0.05),
     "anomaly": Tolerance(iou=0.7, score=0.05),  # the edge of a region moves with the last digit of a map
 }
+
+#: Decoders of models whose answers do not tell how many classes they know.
+_UNCOUNTED = frozenset({"classmap", *families.CHOSEN})
 
 Color = Literal["rgb", "bgr"]
 
@@ -148,6 +151,11 @@ def _open(path: Path) -> _Original:
     graph.check_sizes(model, str(path))
     given = graph.input_of(model, str(path))
     told = _beside(path, families.exported(graph.metadata(model)))
+    if given.batch not in (None, 1):
+        raise ConfigError(
+            f"{path} takes {given.batch} pictures at once and no other number; export it for one, e.g. "
+            "yolo export model=… format=onnx batch=1: import opens the batch by itself where the graph allows it"
+        )
     height, width = given.height or (told.size or (None, None))[0], given.width or (told.size or (None, None))[1]
     if height is None or width is None or not (16 <= height <= 4096 and 16 <= width <= 4096):
         raise ConfigError(
@@ -223,8 +231,12 @@ def _labels(
     found = _read_labels(given) if isinstance(given, Path) else tuple(given or ())
     if given is None:
         source, found = "the file's metadata", told.labels
-    if family.decoder == "classmap" and found:
-        count = len(found)  # nothing in the file says how many there are
+    if family.decoder in _UNCOUNTED and found:
+        count = len(found)
+    if not found and family.decoder in families.CHOSEN:
+        raise ConfigError(
+            f"{family.said}: its answers do not tell how many classes there are; give --labels FILE, one a line"
+        )
     if not found:
         made = tuple(f"class-{number}" for number in range(count))
         return made, [f"no labels were given: the {count} classes are called class-0 … (--labels FILE, one a line)"]
@@ -259,7 +271,7 @@ def _classes(family: Family, outputs: Mapping[str, Tensor]) -> int:
     pair = boxes_and_classes(outputs) if family.decoder in PAIRED else None
     if pair is not None:  # a DETR's last class says that there is nothing
         return int(outputs[pair[1]].shape[2]) - (family.decoder == "detr")
-    if family.decoder == MASKED and (masked := boxes_and_prototypes(outputs)):
+    if family.decoder == "yolov8-seg" and (masked := boxes_and_prototypes(outputs)):
         return int(outputs[masked[0]].shape[1] - 4 - outputs[masked[1]].shape[1])
     value = next(iter(outputs.values()))
     if family.decoder == "classmap":
@@ -293,7 +305,7 @@ def _contract(
     unlike = original.told.anomalib if family.decoder == "anomaly" else None
     if unlike is not None and unlike.mean and unlike.scale:
         family = replace(family, mean=unlike.mean, scale=unlike.scale)
-    output = msgspec.convert({"decoder": family.decoder}, OutputContract)
+    output = msgspec.convert({"decoder": family.decoder, "iou_threshold": family.iou_threshold}, OutputContract)
     if unlike is not None:
         output = msgspec.structs.replace(output, picture=unlike.picture, pixel=unlike.pixel)
     wanted = {

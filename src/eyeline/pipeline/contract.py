@@ -59,7 +59,7 @@ class OutputContract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """How raw float32 outputs become detections or classifications."""
 
     decoder: Literal[
-        "yolox", "yolov8", "yolov8-seg", "yolov5", "detr", "rfdetr", "softmax", "logits",
+        "yolox", "yolov8", "yolov8-seg", "yolov5", "end2end", "end2end-seg", "detr", "rfdetr", "softmax", "logits",
         "segmentation", "segmentation-probabilities", "classmap", "anomaly",
     ]  # fmt: skip
     score_threshold: float = 0.3

@@ -19,6 +19,8 @@ from eyeline.pipeline.outputs import Outputs, row_of, told, wrong_shape
 #: More than this many boxes over the threshold say nothing new, and would make suppression slow.
 _MAX_CANDIDATES = 3000
 _STRIDES = (8, 16, 32)
+#: Numbers of a box that an export has chosen itself: x1, y1, x2, y2, score, class.
+_END2END = 6
 
 
 class Candidates(NamedTuple):
@@ -53,10 +55,10 @@ def detections(
     if decoder in PAIRED:
         boxes, classes = _pair(outputs, contract, boxes_and_classes(outputs), "boxes [queries, 4] and classes", index)
         found = PAIRED[decoder](boxes, classes, contract)
-    elif decoder == MASKED:
-        wanted = "boxes [4 + classes + M, anchors] and prototypes [M, height, width]"
+    elif decoder in MASKED:
+        wanted = "boxes with M coefficients each and prototypes [M, height, width]"
         row, prototypes = _pair(outputs, contract, boxes_and_prototypes(outputs), wanted, index)
-        found = _yolov8_seg(row, len(prototypes), contract)
+        found = MASKED[decoder](row, len(prototypes), contract)
     elif decoder in DETECTORS:
         found = DETECTORS[decoder](row_of(next(iter(outputs.values())), contract, index, finite), contract)
     else:
@@ -116,12 +118,16 @@ def boxes_and_classes(outputs: Outputs) -> tuple[str, str] | None:
 
 
 def boxes_and_prototypes(outputs: Outputs) -> tuple[str, str] | None:
-    """The names of YOLO's two outputs with masks, [N, rows, anchors] and [N, M, h, w]; None where these are no such two."""
+    """The names of YOLO's two outputs with masks, [N, rows, anchors] (suppressed: [N, boxes, 6 + M]) and [N, M, h, w].
+
+    None where these are no such two.
+    """
     boxes = [name for name, value in outputs.items() if value.ndim == 3]
     prototypes = [name for name, value in outputs.items() if value.ndim == 4]
-    if len(outputs) != 2 or len(boxes) != 1 or outputs[boxes[0]].shape[1] <= 4 + outputs[prototypes[0]].shape[1]:
+    if len(outputs) != 2 or len(boxes) != 1:
         return None
-    return boxes[0], prototypes[0]
+    rows, masks = outputs[boxes[0]].shape, outputs[prototypes[0]].shape[1]
+    return (boxes[0], prototypes[0]) if rows[1] > 4 + masks or rows[2] == _END2END + masks else None
 
 
 def _pair(
@@ -154,6 +160,28 @@ def _yolov8_seg(row: Floats, masks: int, contract: ModelContract) -> Candidates:
     chosen = _best(scores, contract.output.score_threshold)
     kinds = row[4:-masks, chosen].argmax(axis=0)
     return Candidates(_corners(row[:4, chosen].T), scores[chosen], kinds, row[-masks:, chosen].T)
+
+
+def _end2end(row: Floats, contract: ModelContract) -> Candidates:
+    """[boxes, 6]: x1, y1, x2, y2 in tensor pixels, score, class; chosen inside of the graph, rows of noughts fill up."""
+    return _chosen_inside(row, 0, contract)
+
+
+def _end2end_seg(row: Floats, masks: int, contract: ModelContract) -> Candidates:
+    """[boxes, 6 + M]: as `_end2end`, then the coefficients of each box's mask."""
+    return _chosen_inside(row, masks, contract)
+
+
+def _chosen_inside(row: Floats, masks: int, contract: ModelContract) -> Candidates:
+    if row.ndim != 2 or row.shape[1] != _END2END + masks:
+        raise wrong_shape(contract, row, f"[boxes, {_END2END + masks}]")
+    part = row[_best(row[:, 4], contract.output.score_threshold)]
+    class_ids = np.round(part[:, 5]).astype(np.int64)
+    if len(part) and not 0 <= class_ids.min() <= class_ids.max() < len(contract.labels):
+        raise InferenceError(
+            f"{contract.name} answered class {class_ids.max()} and has {len(contract.labels)} labels: give it all of them"
+        )
+    return Candidates(part[:, :4], part[:, 4], class_ids, part[:, _END2END:] if masks else None)
 
 
 def _yolox(row: Floats, contract: ModelContract) -> Candidates:
@@ -265,19 +293,23 @@ DETECTORS: dict[str, Callable[[Floats, ModelContract], Candidates]] = {
     "yolox": _yolox,
     "yolov8": _yolov8,
     "yolov5": _yolov5,
+    "end2end": _end2end,
 }
 #: Detectors with two outputs: boxes and classes.
 PAIRED: dict[str, Callable[[Floats, Floats, ModelContract], Candidates]] = {"detr": _detr, "rfdetr": _rfdetr}
 CLASSIFIERS: dict[str, Callable[[Floats, ModelContract], Floats]] = {"softmax": _softmax, "logits": _logits}
-#: A detector whose boxes have masks.
-MASKED = "yolov8-seg"
+#: Detectors whose boxes have masks: boxes and prototypes.
+MASKED: dict[str, Callable[[Floats, int, ModelContract], Candidates]] = {
+    "yolov8-seg": _yolov8_seg,
+    "end2end-seg": _end2end_seg,
+}
 #: Models that answer a map (pipeline/maps.py).
 MAPS = frozenset({"segmentation", "segmentation-probabilities", "classmap", "anomaly"})
 #: Whose answers have shapes: to follow an edge takes milliseconds, however few numbers there are.
-SHAPED = MAPS | {MASKED}
+SHAPED = MAPS | set(MASKED)
 #: All known decoders, by task.
 DECODERS: dict[str, str] = {
-    **dict.fromkeys([*DETECTORS, *PAIRED, MASKED, *(MAPS - {"anomaly"})], "detection"),
+    **dict.fromkeys([*DETECTORS, *PAIRED, *MASKED, *(MAPS - {"anomaly"})], "detection"),
     "anomaly": "anomaly",
     **dict.fromkeys(CLASSIFIERS, "classification"),
 }

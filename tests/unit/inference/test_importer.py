@@ -170,7 +170,7 @@ def test_external_data_is_refused_before_anything_is_loaded(
     tensor.external_data.add(key="location", value="../../etc/passwd")
     (tmp_path / "c.onnx").write_bytes(model.SerializeToString())
     monkeypatch.setattr(OnnxRuntime, "of", None)
-    with pytest.raises(ConfigError, match="keeps its data in another file"):
+    with pytest.raises(ConfigError, match=r"keeps its data in another file.*external_data=False"):
         import_model(tmp_path / "c.onnx", models_dir=models)
 
 
@@ -193,18 +193,32 @@ def test_a_giant_array_is_refused_before_it_is_made(
         import_model(tiny.saved(tmp_path / "c.onnx", [node], [output], [huge]), models_dir=models)
 
 
-@pytest.mark.parametrize(
-    ("shape", "reason"),
-    [
-        ((1, 300, 6), "nms=False"),
-        ((1, 7, 99), "fits no decoder"),
-    ],
-)
-def test_a_shape_that_fits_nothing_is_refused_with_the_reason(
-    tmp_path: Path, models: Path, images: Path, shape: tuple[int, ...], reason: str
-) -> None:
-    with pytest.raises(ConfigError, match=reason):
-        import_model(tiny.detector(tmp_path / "m.onnx", shape=shape), models_dir=models, images=images)
+def test_a_shape_that_fits_nothing_is_refused_with_the_reason(tmp_path: Path, models: Path, images: Path) -> None:
+    with pytest.raises(ConfigError, match="fits no decoder"):
+        import_model(tiny.detector(tmp_path / "m.onnx", shape=(1, 7, 99)), models_dir=models, images=images)
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_boxes_that_the_graph_chose_are_all_taken(tmp_path: Path, models: Path, images: Path, masks: bool) -> None:
+    done = import_model(tiny.chosen(tmp_path / "m.onnx", masks=masks), models_dir=models, images=images)
+    contract = done.bundle.contract
+    assert contract.output.decoder == ("end2end-seg" if masks else "end2end")
+    assert contract.labels == ("red", "blue", "never seen")
+    assert (contract.input.fit, contract.input.dtype) == ("letterbox", "uint8")
+    found = next(answer.detections for answer in done.bundle.golden.images if "blue" in answer.file)
+    assert [box.label for box in found] == ["blue", "blue"]
+    assert found[0].box == pytest.approx((12, 16, 52, 48))  # on a picture twice the model's size
+    assert all(bool(box.mask) == masks for box in found)
+
+
+def test_boxes_that_the_graph_chose_do_not_tell_the_classes(tmp_path: Path, models: Path, images: Path) -> None:
+    with pytest.raises(ConfigError, match=r"how many classes there are; give --labels FILE"):
+        import_model(tiny.chosen(tmp_path / "m.onnx", labelled=False), models_dir=models, images=images)
+
+
+def test_a_model_for_several_pictures_at_once_is_asked_for_again(tmp_path: Path, models: Path, images: Path) -> None:
+    with pytest.raises(ConfigError, match=r"takes 4 pictures at once.*batch=1"):
+        import_model(tiny.classifier(tmp_path / "c.onnx", batch=4), models_dir=models, labels=LABELS, images=images)
 
 
 def test_the_licence_of_the_weights_is_asked_for(tmp_path: Path, models: Path, images: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import onnx
 import pytest
 
 from eyeline.core.errors import ConfigError
@@ -117,3 +118,15 @@ def test_metadata_that_make_no_sense_are_refused(tmp_path: Path, images: Path, t
     (tmp_path / "metadata.json").write_text(text)
     with pytest.raises(ConfigError, match=reason):
         import_model(tiny.anomalous(tmp_path / "model.onnx"), models_dir=tmp_path / "m", images=images)
+
+
+def test_ultralytics_class_for_each_pixel_is_read_within_the_letterbox(tmp_path: Path, images: Path) -> None:
+    model = tiny.parsed(tiny.segmenter(tmp_path / "s.onnx", ids=True))
+    names = {"names": "['background', 'left', 'corner']", "stride": "32", "task": "semantic", "imgsz": "[32, 32]"}
+    model.metadata_props.extend(onnx.StringStringEntryProto(key=key, value=value) for key, value in names.items())
+    (tmp_path / "s.onnx").write_bytes(model.SerializeToString())
+    done = import_model(tmp_path / "s.onnx", models_dir=tmp_path / "m", images=images)
+    contract = done.bundle.contract
+    assert (contract.output.decoder, contract.input.fit) == ("classmap", "letterbox")
+    assert contract.labels == ("background", "left", "corner")
+    assert {box.label for box in boxes(done, "red")} == {"left", "corner"}

@@ -163,6 +163,40 @@ def detector_with_masks(path: Path, metadata: dict[str, str] | None = None) -> P
     return saved(path, nodes, outputs, stored, metadata=names if metadata is None else metadata)
 
 
+def chosen(path: Path, *, masks: bool = False, labelled: bool = True) -> Path:
+    """Ultralytics' `nms=True`, and its v10 and 26 without suppression: x1, y1, x2, y2, score, class, filled up with noughts.
+
+    The second box lies over the first one: an export that chose both means both. masks: the left half is the thing.
+    """
+    width = 8 if masks else 6
+    rows = np.zeros((1, 50, width), np.float32)
+    rows[0, 0, :6] = [6, 8, 26, 24, 0.0, 1]
+    rows[0, 1, :6] = [6, 8, 26, 23, 0.0, 1]
+    rows[0, :2, 6:] = [2, 0.5][: width - 6]
+    scores = np.zeros((1, 50, width), np.float32)
+    scores[0, :2, 4] = [1.0, 0.9]
+    prototypes = np.full((1, 2, 8, 8), -1.0, np.float32)
+    prototypes[0, 0, :, :4], prototypes[0, 1] = 1.0, 0.0
+    nodes = _plane_mean(
+        [
+            helper.make_node("Gather", ["mean", "second"], ["blue"], axis=1),
+            helper.make_node("Mul", ["blue", "scores"], ["scored"]),
+            helper.make_node("Add", ["scored", "rows"], ["output0"]),
+            helper.make_node("Add", ["none", "prototypes"], ["output1"]),
+        ][: 4 if masks else 3]
+    )
+    stored = [
+        constant("second", 2, np.int64), constant("scores", scores), constant("rows", rows),
+        constant("nothing", 0.0), constant("prototypes", prototypes),
+    ]  # fmt: skip
+    outputs = [
+        helper.make_tensor_value_info("output0", TensorProto.FLOAT, [1, 50, width]),
+        helper.make_tensor_value_info("output1", TensorProto.FLOAT, [1, 2, 8, 8]),
+    ][: 2 if masks else 1]
+    names = {"names": "{0: 'red', 1: 'blue', 2: 'never seen'}"} if labelled else {}
+    return saved(path, nodes, outputs, stored, metadata={"stride": "32", "imgsz": "[32, 32]", **names})
+
+
 def segmenter(path: Path, *, ids: bool = False, classes: int = 3) -> Path:
     """Background, and in the left half class 1, in the lower right quarter class 2; as logits, or as the ids themselves."""
     truth = np.zeros((1, SIZE, SIZE), np.int64)

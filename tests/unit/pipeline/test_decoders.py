@@ -70,6 +70,17 @@ def test_yolov5_scores_are_objectness_times_probability() -> None:
         detections({"output0": out[:, :, :7]}, model("yolov5"), WHOLE)
 
 
+def test_boxes_chosen_in_the_graph_are_corners_score_and_class_and_rows_of_noughts_fill_up() -> None:
+    out = np.zeros((1, 300, 6), np.float32)
+    out[0, 0] = [100, 200, 140, 220, 0.9, 2]
+    found = detections({"output0": out}, model("end2end"), Placement(0.5, 0.5, 0.0, 100.0, 800, 400))
+    assert found.boxes.tolist() == [[200, 200, 280, 240]]
+    assert (found.class_ids.tolist(), found.scores.tolist()) == ([2], pytest.approx([0.9]))
+    out[0, 0, 5] = 3
+    with pytest.raises(InferenceError, match="class 3 and has 3 labels"):
+        detections({"output0": out}, model("end2end"), WHOLE)
+
+
 def queries(classes: list[list[float]]) -> dict[str, Any]:
     boxes = np.array([[[0.25, 0.5, 0.1, 0.2], [0.75, 0.5, 0.1, 0.2]]], np.float32)
     return {"logits": np.array([classes], np.float32), "pred_boxes": boxes}
@@ -153,13 +164,14 @@ def read(outputs: dict[str, Any], decoder: str, index: int = 0) -> Any:
 def test_nan_and_infinity_are_refused_for_their_own_image_alone(decoder: str, value: float) -> None:
     shape = {
         "yolox": (2, 3549, 8), "yolov8": (2, 7, 100), "yolov5": (2, 9, 8), "detr": (2, 9, 4), "rfdetr": (2, 9, 3),
-        "yolov8-seg": (2, 9, 100), "segmentation": (2, 3, 4, 4), "segmentation-probabilities": (2, 3, 4, 4),
+        "end2end": (2, 9, 6), "end2end-seg": (2, 9, 8), "yolov8-seg": (2, 9, 100), "segmentation": (2, 3, 4, 4),
+        "segmentation-probabilities": (2, 3, 4, 4),
         "classmap": (2, 4, 4), "anomaly": (2, 1, 4, 4),
     }.get(decoder, (2, 3))  # fmt: skip
     out = np.zeros(shape, np.float32)
     out[1].flat[-1] = value
     outputs = {"o": out} | ({"boxes": np.ones((2, 9, 4), np.float32)} if decoder in PAIRED else {})
-    outputs |= {"prototypes": np.zeros((2, 2, 4, 4), np.float32)} if decoder == MASKED else {}
+    outputs |= {"prototypes": np.zeros((2, 2, 4, 4), np.float32)} if decoder in MASKED else {}
     read(outputs, decoder, 0)
     with pytest.raises(InferenceError, match="NaN or infinity"):
         read(outputs, decoder, 1)
