@@ -226,8 +226,8 @@ def _check_nodes(graph: Any, known: Iterable[str], where: str) -> None:
 def _check_tensor(tensor: Any, where: str) -> None:
     if tensor.data_location == tensor.EXTERNAL or tensor.external_data:
         raise ConfigError(
-            f"{where}: tensor {tensor.name!r} keeps its data in another file; make one file of both: export with "
-            "torch.onnx.export(…, external_data=False), or in Python, beside the .data file: "
+            f"{where}: tensor {tensor.name!r} keeps its data in another file (external data); make one of both: "
+            "export with torch.onnx.export(…, external_data=False), or in Python, beside the .data file: "
             "onnx.save(onnx.load('model.onnx'), 'whole.onnx')"
         )
     elements = 1
