@@ -1,9 +1,11 @@
 """What a system may stand on, each server behind a proxy that misbehaves on demand, and killed where it survives that.
 
 The embedded backend has no server. The others have results in PostgreSQL, pictures in S3 and the cache in Valkey; what they
-differ in is the queue. ministack keeps everything in memory: it is cut off, never killed.
+differ in is the queue. ministack keeps everything in memory: it is cut off, never killed, and has no disk to fill.
 """
 
+import os
+import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -23,11 +25,15 @@ BACKENDS = ("sqlite", "redis", "postgresql", "sqs", "kafka")
 
 @dataclass
 class Part:
-    """One server: its proxy, and how to kill and start it where that can be."""
+    """One server: its proxy, and how to kill and start it where that can be. `disk`: the folder of all that it keeps, where
+    that is a small disk of its own.
+    """
 
     proxy: FaultProxy
     kill: Callable[[], None] | None = None
     start: Callable[[], None] | None = None
+    died: Callable[[], bool] = lambda: False
+    disk: Path | None = None
 
     def killed(self, away: float) -> None:
         """kill -9, and back after so many seconds."""
@@ -42,35 +48,59 @@ class Part:
 class Backend:
     """Servers by what they are for, the settings that name them, and the results past the proxy (None: the embedded ones).
 
-    `heavy`: thousands of images go through it.
+    `heavy`: thousands of images go through it. `small`: servers get small disks of their own.
     """
 
     scheme: str
     heavy: bool = False
+    small: bool = False
     parts: dict[str, Part] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     results_url: str | None = None
 
 
 @contextmanager
-def opened(scheme: str, folder: Path, *, heavy: bool = False) -> Iterator[Backend]:
+def opened(scheme: str, folder: Path, *, heavy: bool = False, small: bool = False) -> Iterator[Backend]:
     """The backend with all its servers, which end with the block."""
     with ExitStack() as stack:
-        backend = Backend(scheme, heavy)
+        backend = Backend(scheme, heavy, small and may_mount())
         if scheme != "sqlite":
             _stores(backend, folder, stack)
             QUEUES[scheme](backend, folder, stack)
         yield backend
 
 
+def may_mount() -> bool:
+    """Whether a small disk can be had."""
+    return os.getuid() == 0
+
+
+@contextmanager
+def small_disk(folder: Path, megabytes: int) -> Iterator[None]:
+    """The folder, empty or yet to be made, as a disk of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def _started(backend: Backend, server: Postgres | Valkey, stack: ExitStack, *more: str) -> Part:
+    """The server behind its proxy. PostgreSQL's folder holds its programs as well."""
+    if backend.small:
+        stack.enter_context(small_disk(server.folder, 768 if isinstance(server, Postgres) else 64))
+    server.start(*more)
+    stack.callback(server.stop)
+    disk = server.folder if backend.small else None
+    return Part(_proxy(stack, server.port), server.kill, lambda: server.start(*more), lambda: server.died, disk)
+
+
 def _stores(backend: Backend, folder: Path, stack: ExitStack) -> None:
     postgres, cache = Postgres(), Valkey(folder / "cache")
-    for server in (postgres, cache):
-        server.start()
-        stack.callback(server.stop)
     parts = {
-        "results": Part(_proxy(stack, postgres.port), postgres.kill, postgres.start),
-        "cache": Part(_proxy(stack, cache.port), cache.kill, cache.start),
+        "results": _started(backend, postgres, stack),
+        "cache": _started(backend, cache, stack),
         "blobs": Part(_proxy(stack, urlsplit(ministack()).port)),
     }
     backend.parts.update(parts)
@@ -84,9 +114,7 @@ def _stores(backend: Backend, folder: Path, stack: ExitStack) -> None:
 
 def _redis(backend: Backend, folder: Path, stack: ExitStack) -> None:
     server = Valkey(folder / "queue")
-    server.start("--appendfsync", "always")
-    stack.callback(server.stop)
-    part = Part(_proxy(stack, server.port), server.kill, lambda: server.start("--appendfsync", "always"))
+    part = _started(backend, server, stack, "--appendfsync", "always")
     backend.parts["queue"] = part
     backend.settings["queue"] = {"url": elsewhere(server.url, part.proxy.port)}
 

