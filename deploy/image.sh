@@ -18,6 +18,10 @@ inside() { buildah run --isolation "${ISOLATION:-chroot}" "$container" -- "$@"; 
 size=$(du -sm "$(buildah mount "$container")" | cut -f1)
 buildah umount "$container" >/dev/null
 echo "image $tag: ${size} MB unpacked, base included"
+[ "${VARIANT:-cpu}" != cpu ] || [ "$size" -lt 600 ] || {
+  echo "the image may be 600 MB at most: look at what deploy/slim.sh takes out" >&2
+  exit 1
+}
 inside python3 - <<'END'
 import os, socket, subprocess, sys, time
 print("user:", os.getuid(), "group:", os.getgid())
@@ -25,6 +29,9 @@ kept = [path for path in ("/", "/etc", "/usr", "/opt/eyeline", "/opt/eyeline/bin
 if os.getuid() == 0 or kept:
     sys.exit(f"the image runs as uid {os.getuid()} and may write to {kept}; it must be neither root nor able to change itself")
 import aiohttp, apsw, asyncpg, confluent_kafka, hiredis, obstore, onnx, PIL.Image, sqlalchemy.dialects.postgresql, zxingcpp
+import botocore.session
+for service in ("s3", "sqs"):
+    botocore.session.get_session().get_service_model(service)
 start = time.monotonic()
 with socket.socket() as probe:
     probe.bind(("127.0.0.1", 0))

