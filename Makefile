@@ -37,6 +37,10 @@ $(VENV)/test: $(VENV)/python requirements/test.txt pyproject.toml
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable . --editable clients/python
 	@touch $@ $(VENV)/runtime
 
+$(VENV)/soak: $(VENV)/test requirements/soak.txt
+	@$(PIP) --quiet -r requirements/soak.txt
+	@touch $@
+
 setup: $(VENV)/runtime ## install Eyeline into .venv
 	@echo "Ready. Type '. $(VENV)/bin/activate', then 'eyeline --help'."
 
@@ -67,7 +71,7 @@ docs: $(VENV)/test
 screenshots: $(VENV)/test ## pictures of every page into docs/images, from a running demo (needs Chromium)
 	$(BIN)/python docs/screenshots.py
 
-soak: $(VENV)/test ## the long forms: kills, servers away, whole belts, a million audit records, real tiles
+soak: $(VENV)/soak ## the long forms: kills, servers away, whole belts, a million audit records, real tiles
 	$(BIN)/pytest -q -m soak --timeout 7200 tests/chaos tests/unit/ops/audit tests/e2e/test_items_on_belts.py tests/benchmark \
 	  tests/e2e/test_anomaly_real.py tests/contract/test_camera_sqs.py
 	$(BIN)/pytest -q -m soak --timeout 7200 tests/web

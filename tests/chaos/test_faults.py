@@ -162,17 +162,16 @@ def full(place: Place) -> None:
 
 
 def disk_full(part: str) -> Fault:
-    """No byte is left for a server. Where it gives up, it is started again once there is room, as its keeper would."""
+    """No byte is left for a server. Where it gives up, it is started again once there is room, as its keeper would do."""
 
     def fault(place: Place) -> None:
         server = place.backend.parts[part]
         assert server.disk is not None
-        assert server.start is not None
         with no_byte_left(server.disk):
             time.sleep(FULL)
-        if server.died():
+        if server.given_up():
             print(f"{part} had given up", flush=True)
-            server.start()
+            server.killed(away=0.0)
 
     return fault
 
@@ -250,7 +249,7 @@ def _through(
     seconds: dict[str, float] = {}
     with ExitStack() as stack:
         disks = only is None or any("disk full" in name for name in only)
-        backend = stack.enter_context(opened(scheme, folder, small=disks))
+        backend = stack.enter_context(opened(scheme, folder, long=disks, small=disks))
         if disks and not backend.parts and may_mount():
             stack.enter_context(small_disk(folder / "data", 192))
         more = {

@@ -1,7 +1,6 @@
 """Processes are killed with kill -9 while images flow; an oracle outside compares what was promised with what is kept.
 
-On every queue: its server is killed as one of ours, where it keeps over a kill what it was given (and, of Kafka, where little
-goes through it: see `backends`).
+On every backend: its servers are killed as ours are, where they keep over a kill what they were given.
 """
 
 import contextlib
@@ -57,7 +56,7 @@ def _kill_at_random(
 
 def _rage(tmp_path: Path, scheme: str, receiver: Receiver, storm: Storm) -> None:
     write_brightness_bundle(tmp_path / "models", name="brightness")
-    with opened(scheme, tmp_path, heavy=storm.images > 2000) as backend:
+    with opened(scheme, tmp_path, long=storm.images > 2000) as backend:
         more = {
             "log_level": "warning",
             "pipelines": PIPELINES,

