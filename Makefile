@@ -73,7 +73,7 @@ screenshots: $(VENV)/test ## pictures of every page into docs/images, from a run
 
 soak: $(VENV)/soak ## the long forms: kills, servers away, whole belts, a million audit records, real tiles
 	$(BIN)/pytest -q -m soak --timeout 7200 tests/chaos tests/unit/ops/audit tests/e2e/test_items_on_belts.py tests/benchmark \
-	  tests/e2e/test_anomaly_real.py tests/contract/test_camera_sqs.py
+	  tests/e2e/test_anomaly_real.py tests/contract
 	$(BIN)/pytest -q -m soak --timeout 7200 tests/web
 
 bench: $(VENV)/test ## this machine's limit, Eyeline and the naive service, in one run

@@ -47,9 +47,9 @@ def cache_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return CACHE_SERVERS[request.param](tmp_path)
 
 
-@pytest.fixture(params=BLOBS.schemes())
+@pytest.fixture(params=[*BLOBS.schemes(), pytest.param("s3, signed", marks=pytest.mark.soak)])
 def blobs_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of an empty blob store, one for each backend."""
+    """The URL of an empty blob store, one for each backend, and S3 once more on a server that checks signatures."""
     return BLOB_SERVERS[request.param](tmp_path)
 
 

@@ -7,6 +7,7 @@ asks for it, once for each test process, on a free port of 127.0.0.1, and ends w
 import asyncio
 import atexit
 import ctypes
+import hashlib
 import importlib.util
 import os
 import re
@@ -244,6 +245,22 @@ def s3_url() -> str:
     return f"s3://test:test@{_bucket()}/{uuid4().hex}?endpoint={ministack()}&region=us-east-1"
 
 
+@cache
+def _signed_s3() -> SeaweedFS:
+    from eyeline.stores.blobs import open_blobs
+
+    server = SeaweedFS(_folder("seaweedfs"))
+    server.start()
+
+    async def make_bucket() -> None:
+        blobs = open_blobs(server.url("pictures"))
+        await blobs.put("any", b"", hashlib.sha256(b"").hexdigest())
+        await blobs.close()
+
+    _in_thread(make_bucket())
+    return server
+
+
 def redis_cache_url() -> str:
     """A prefix of its own."""
     return f"{valkey()}?prefix={uuid4().hex}:"
@@ -329,6 +346,7 @@ CACHE_SERVERS: Mapping[str, Callable[[Path], str]] = {
 BLOB_SERVERS: Mapping[str, Callable[[Path], str]] = {
     "file": lambda folder: f"file://{folder}/deep/blobs",
     "s3": lambda _folder: s3_url(),
+    "s3, signed": lambda _folder: _signed_s3().url(f"pictures/{uuid4().hex}"),
 }
 
 #: Scheme → the URL of a result store that is this test's alone.

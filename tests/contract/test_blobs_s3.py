@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -15,7 +16,7 @@ from eyeline.core.errors import BlobError
 from eyeline.core.types import BlobRef
 from eyeline.stores.blobs import s3
 from eyeline.stores.blobs.s3 import PART, SWEPT, S3Blobs
-from tests.contract.servers import free_port, ministack, s3_url
+from tests.contract.servers import SeaweedFS, free_port, ministack, s3_url
 
 KMS_KEY = "arn:aws:kms:us-east-1:000000000000:key/k"
 
@@ -122,6 +123,23 @@ async def test_no_image_fails_for_a_bucket_that_is_not_there() -> None:
         assert caught.value.transient  # else the worker would take the picture to be missing, and fail its job
         assert "test:test" not in str(caught.value)
     await blobs.close()
+
+
+@pytest.mark.soak
+async def test_a_server_that_checks_signatures_lets_in_the_right_key_alone(tmp_path: Path) -> None:
+    server = SeaweedFS(tmp_path / "server")
+    server.start()
+    right, wrong = S3Blobs(server.url("pictures")), S3Blobs(server.url("pictures").replace("secret", "guess"))
+    ref = await put(right, b"a picture")
+    assert await right.get(ref) == b"a picture"
+    for work in (put(wrong, b"x"), wrong.get(ref)):
+        with pytest.raises(BlobError, match=r"refuses this key \(SignatureDoesNotMatch") as caught:
+            await work
+        assert caught.value.transient
+        assert "guess" not in str(caught.value)
+    await right.close()
+    await wrong.close()
+    server.stop()
 
 
 async def test_no_image_fails_for_a_key_that_is_refused() -> None:
