@@ -159,7 +159,7 @@ def _sqs(backend: Backend, _folder: Path, stack: ExitStack) -> None:
 def _kafka(backend: Backend, folder: Path, stack: ExitStack) -> None:
     """A broker tells its clients where it is: the proxy's port. Its log lies in S3, so that it survives a kill."""
     if backend.long:
-        s3 = SeaweedFS(folder / "log")
+        s3 = SeaweedFS(folder / "broker")
         s3.start()
         stack.callback(s3.stop)
         server = Tansu("s3://log/", _aws(f"http://127.0.0.1:{s3.port}", s3.KEY, s3.SECRET))
