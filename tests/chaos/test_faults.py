@@ -21,6 +21,7 @@ from eyeline.core.errors import QueueError
 from eyeline.core.types import Message
 from eyeline.gateway.relay import message_of
 from eyeline.queues import open_queue
+from eyeline.queues.base import Queue
 from eyeline.stores.results import open_results
 from tests.chaos.backends import BACKENDS, Backend, may_mount, opened, small_disk
 from tests.chaos.harness import PIPELINES, RULE, Gauge, Receiver, Sender, Watch, books
@@ -30,6 +31,8 @@ from tests.system import RunningSystem, running_system, settings_for, until
 SENDERS = 3
 #: Seconds of a lease, of a pause between images, of a server's absence, of its disk without room, of a partition.
 LEASE, PAUSE, AWAY, FULL, PARTITION = 3.0, 0.06, 2.0, 10.0, 60.0
+#: Messages put at once: Kafka's stand-in writes an object for each.
+LOT = 10
 #: The promise: seconds until the speed of before is back.
 RECOVERY = 10.0
 
@@ -121,15 +124,21 @@ async def _put_again(place: Place) -> None:
         copies = [
             Message(id=f"{one.id}-{n}", topic=one.topic, group=one.group, body=one.body) for one in again for n in "ab"
         ]
-        for attempt in range(10):  # the server may be slow: that is not what is tried here
-            try:
-                await queue.put_many(copies)
-                break
-            except QueueError:
-                assert attempt < 9
+        for first in range(0, len(copies), LOT):
+            await _put(queue, copies[first : first + LOT])
     finally:
         await queue.close()
         await store.close()
+
+
+async def _put(queue: Queue, messages: list[Message]) -> None:
+    """The server may be slow: that is not what is tried here."""
+    for attempt in range(10):
+        try:
+            await queue.put_many(messages)
+            return
+        except QueueError:
+            assert attempt < 9
 
 
 def repeated(place: Place) -> None:
