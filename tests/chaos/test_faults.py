@@ -136,9 +136,10 @@ async def _put(queue: Queue, messages: list[Message]) -> None:
     for attempt in range(10):
         try:
             await queue.put_many(messages)
-            return
         except QueueError:
             assert attempt < 9
+        else:
+            return
 
 
 def repeated(place: Place) -> None:
