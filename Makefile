@@ -15,7 +15,7 @@ VARIANT ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types floors docs screenshots soak bench image lock train-pcb train-parcel train-grocery clean
+.PHONY: help setup demo test check lint types floors docs screenshots looks soak bench image lock train-pcb train-parcel train-grocery clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -71,6 +71,9 @@ docs: $(VENV)/test
 screenshots: $(VENV)/test ## pictures of every page into docs/images, from a running demo (needs Chromium)
 	$(BIN)/python docs/screenshots.py
 
+looks: $(VENV)/test ## the pictures that tests compare pages with, made anew (needs Chromium); look at what changed
+	$(BIN)/python -m tests.web.look
+
 soak: $(VENV)/soak ## the long forms: kills, servers away, whole belts, a million audit records, real tiles
 	$(BIN)/pytest -q -m soak --timeout 7200 tests/chaos tests/unit/ops/audit tests/e2e/test_items_on_belts.py tests/benchmark \
 	  tests/e2e/test_anomaly_real.py tests/contract
@@ -102,4 +105,4 @@ lock: ## make the locks anew (needs uv)
 	requirements/compile.sh
 
 clean: ## remove what make made
-	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) .demo .looks .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

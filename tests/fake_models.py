@@ -46,6 +46,17 @@ def write_brightness_bundle(
     return write_bundle(models_dir / name, weights, contract, answers if golden else [])
 
 
+def write_brightness_versions(models: Path) -> Path:
+    """A model in two versions, of which the first serves."""
+    for number in ("1.0.0", "2.0.0"):
+        write_brightness_bundle(models / "scratch", version=number, offset=0.01 * int(number[0]))
+        (models / "brightness").mkdir(exist_ok=True)
+        (models / "scratch" / "brightness").rename(models / "brightness" / number)
+    (models / "scratch").rmdir()
+    (models / "brightness" / "current").write_text("1.0.0\n")
+    return models
+
+
 def write_box_bundle(
     models_dir: Path, name: str = "box", *, version: str = "1.0.0", work: int = 0, max_batch: int = 8
 ) -> Path:

@@ -1,6 +1,7 @@
 """What the browser's tests share: one browser, one running dashboard that is full, and one that is empty.
 
-Where no Chromium is found they are skipped, and the last line of the run counts them and says how to install one.
+Where no Chromium is found they are skipped, and the last line of the run counts them and says how to install one; so
+are pictures that another machine drew.
 A new page is one more `Visit` in `PAGES`: it is then looked at by axe, printed, read without scripts and walked by keys.
 """
 
@@ -14,7 +15,12 @@ from playwright.sync_api import Browser, sync_playwright
 from tests.browsers import INSTALL, Watched, chromium, watched_page
 from tests.dashboards import CORRECTED, FILED, ITEM, SITES, Site, cameras, dashboard, fill, settings_of
 
-_skipped: set[str] = set()
+#: The way out where pictures that are kept are not of this machine, or not of these pages any more.
+ANEW = "make looks (and look at what it made)"
+#: Why tests of this folder are skipped, by the way out that each says.
+REASONS = {INSTALL: "need a browser", ANEW: "compare pixels with those of another machine"}
+
+_skipped: dict[str, set[str]] = {way: set() for way in REASONS}
 
 
 @dataclass(frozen=True)
@@ -98,10 +104,12 @@ def site_of(full: Site, empty: Site) -> dict[str, Site]:
 
 
 def pytest_runtest_logreport(report: Any) -> None:
-    if report.skipped and INSTALL in str(report.longrepr):
-        _skipped.add(report.nodeid)
+    for way, tests in _skipped.items():
+        if report.skipped and way in str(report.longrepr):
+            tests.add(report.nodeid)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if _skipped and not hasattr(config, "workerinput"):
-        print(f"{len(_skipped)} tests need a browser and were skipped: {INSTALL}")
+    for way, tests in _skipped.items():
+        if tests and not hasattr(config, "workerinput"):
+            print(f"{len(tests)} tests {REASONS[way]} and were skipped: {way}")

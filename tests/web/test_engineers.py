@@ -3,7 +3,6 @@
 import itertools
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -20,7 +19,7 @@ from eyeline.inference.servers import About, Servers
 from eyeline.stores.results.base import KeyRow, ReplicaRow, SeriesRow, UserRow
 from tests.browsers import SCHEMES, WIDTHS, Watched, watched_page
 from tests.dashboards import HOSTILE, SITES, Site, cameras, dashboard, fill, settings_of
-from tests.fake_models import write_brightness_bundle
+from tests.fake_models import write_brightness_versions
 
 PASSWORD = "correct horse battery"
 expect.set_options(timeout=30_000)  # shared machines
@@ -31,7 +30,8 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A line with two people, a key, failed jobs and figures."""
     folder = tmp_path_factory.mktemp("guarded")
     filed = [{"name": "filed", "sha256": "0" * 64, "role": "viewer"}]
-    inference = {"models": str(versions(folder / "models")), "url": "http://127.0.0.1:9"}  # nobody serves there
+    models = write_brightness_versions(folder / "models")
+    inference = {"models": str(models), "url": "http://127.0.0.1:9"}  # nobody serves there
     with dashboard(settings_of(folder, sites=SITES, cameras=cameras(4), keys=filed, inference=inference)) as site:
         fill(site)
         password = HASHER.hash(PASSWORD)
@@ -48,17 +48,6 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         site.stop()
         site.start()  # with the people that there are now
         yield site
-
-
-def versions(models: Path) -> Path:
-    """A model in two versions, of which the first serves."""
-    for number in ("1.0.0", "2.0.0"):
-        write_brightness_bundle(models / "scratch", version=number, offset=0.01 * int(number[0]))
-        (models / "brightness").mkdir(exist_ok=True)
-        (models / "scratch" / "brightness").rename(models / "brightness" / number)
-    (models / "scratch").rmdir()
-    (models / "brightness" / "current").write_text("1.0.0\n")
-    return models
 
 
 def add_figures(site: Site) -> None:
