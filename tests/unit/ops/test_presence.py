@@ -38,6 +38,7 @@ class Work:
 @pytest.fixture
 async def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ResultStore]:
     monkeypatch.setattr(presence, "LOOK", 0.01)
+    monkeypatch.setattr(presence, "PAUSE", 3600)
     store = open_results(f"sqlite:///{tmp_path}/results.db")
     await store.upgrade()
     yield store
