@@ -281,6 +281,7 @@ def test_replicas_that_answer_otherwise_are_shown_beside_each_other(
 
     monkeypatch.setattr(Servers, "compared", compared)
     row: dict[str, Any] = {"host": "old", "pid": 7, "started_at": utcnow(), "seen_at": utcnow()}
+    row["body"] = {"cores": 0.0, "bytes": 0}  # /operations shows them to later tests
     for role, release in (("worker", "0.0.1"), ("gateway", "0.0.2")):
         full.run(full.results.report_replica(ReplicaRow(id=f"{role}@old:7", role=role, version=release, **row)))
     page.page.goto("/models")
