@@ -158,6 +158,7 @@ def gateway_service(settings: Settings) -> Service:
     """The HTTP door. It closes its own stores."""
     from eyeline.alerts.book import RuleBook
     from eyeline.dashboard import Sources, dashboard_pages
+    from eyeline.gateway.drains import Drains
     from eyeline.gateway.items import trace
     from eyeline.gateway.report import Operations
     from eyeline.gateway.rollouts import Rollouts
@@ -178,6 +179,7 @@ def gateway_service(settings: Settings) -> Service:
     servers = Servers(settings.inference)
     results = open_results(settings.results.url)
     rules, rollouts = RuleBook(settings.alerts, results), Rollouts(settings, results, servers)
+    operations = Operations(settings, results, servers)
     sources = Sources(
         settings=settings,
         results=results,
@@ -185,7 +187,8 @@ def gateway_service(settings: Settings) -> Service:
         rules=rules,
         trace=trace,
         prove=prove,
-        operations=Operations(settings, results, servers).report,
+        operations=operations.report,
+        drain=Drains(results, operations, servers).drain,
         models=rollouts.catalogue,
         try_out=rollouts.try_out,
         take_back=rollouts.take_back,
@@ -239,7 +242,7 @@ def worker_service(settings: Settings) -> Service:
     cache = open_cache(settings.cache.url)
     client = open_predictor(settings.inference.url, settings.inference.models)
     worker = Worker(settings, queue=queue, blobs=blobs, results=results, cache=cache, predictor=client)
-    return Owning(Together(worker, Presence(results, "worker")), queue, blobs, results, cache, client)
+    return Owning(Together(worker, Presence(results, "worker", worker)), queue, blobs, results, cache, client)
 
 
 def inference_service(settings: Settings) -> Service:

@@ -12,7 +12,7 @@ import pytest
 from eyeline.core.errors import ConfigError
 from eyeline.core.types import Delivery, Message
 from eyeline.queues import open_queue
-from eyeline.queues.base import Queue
+from eyeline.queues.base import Leaving, Queue
 from tests.contract.servers import QUEUE_SERVERS
 
 LONG = 60.0
@@ -49,6 +49,23 @@ async def test_what_is_not_finished_is_read_again_by_the_next_receiver_and_nothi
     await first.close()
     again = await opened().receive(6, 10, LONG)
     assert [delivery.id for delivery in again] == list("2345")  # 3 and 5 lie behind the gap: once more, and harmless
+
+
+async def test_a_receiver_that_leaves_keeps_nothing_from_the_others_and_may_come_back(
+    opened: Callable[[], Queue],
+) -> None:
+    first, other = opened(), opened()
+    assert isinstance(first, Leaving)
+    await first.put_many([a_message(str(number)) for number in range(4)])
+    taken = await first.receive(1, 5, LONG)  # the others are read ahead
+    await first.ack_many(taken)
+    await first.leave()
+    rest = await other.receive(4, 10, LONG)
+    assert [delivery.id for delivery in rest] == list("123")
+    await other.ack_many(rest)
+    await other.close()
+    await first.put_many([a_message("4")])
+    assert [delivery.id for delivery in await first.receive(4, 20, LONG)] == ["4"]
 
 
 async def test_a_clock_that_was_set_back_makes_nobody_wait_longer_than_the_delay(

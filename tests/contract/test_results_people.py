@@ -156,6 +156,42 @@ async def test_processes_say_who_they_are_and_those_long_silent_are_forgotten(st
     assert await store.replicas() == [other]
 
 
+async def test_a_process_is_drained_until_it_is_put_back_or_ends_and_each_time_is_an_action(store: ResultStore) -> None:
+    row = ReplicaRow(
+        id="worker@line:7", role="worker", host="line", pid=7, version="1", started_at=NOON, seen_at=NOON, body={"a": 1}
+    )
+    for each in (row, replace(row, id="worker@line:8", pid=8)):
+        await store.report_replica(each)
+
+    async def drain(name: str, *, drained: bool) -> bool:
+        what = "replica.drained" if drained else "replica.put_back"
+        return await store.drain_replica(
+            name, drained=drained, action=Action(what=what, by="ana", body={"replica": name})
+        )
+
+    assert not await drain("worker@line:9", drained=True)
+    assert await drain(row.id, drained=True)
+    assert [await store.is_drained(f"worker@line:{pid}") for pid in (7, 8, 9)] == [True, False, False]
+    await store.report_replica(replace(row, seen_at=NOON + timedelta(minutes=1), body={"a": 2}))
+    (kept, other) = await store.replicas()
+    assert kept.drained_at is not None
+    assert (kept.body, other.drained_at) == ({"a": 2}, None)
+    assert await drain(row.id, drained=False)
+    assert not await store.is_drained(row.id)
+    assert await drain(row.id, drained=True)
+    await store.report_replica(
+        replace(row, started_at=NOON + timedelta(minutes=2), seen_at=NOON + timedelta(minutes=2))
+    )
+    assert not await store.is_drained(row.id)
+    now = datetime.now(UTC)
+    told = await store.actions(now - timedelta(hours=1), now + timedelta(hours=1), 10)
+    assert sorted((each["what"], each["by"], each["replica"]) for each in told) == [
+        ("replica.drained", "ana", row.id),
+        ("replica.drained", "ana", row.id),
+        ("replica.put_back", "ana", row.id),
+    ]
+
+
 async def test_a_state_is_kept_with_the_action_that_changed_it(store: ResultStore) -> None:
     for value in (b"1", b"2"):
         await store.keep_state("models/history", value, Action(what="model.promoted", by="ana"))

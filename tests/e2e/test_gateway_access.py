@@ -127,6 +127,12 @@ MATRIX: dict[tuple[str, str], Row] = {
     ("GET", "/v1/pipelines"): Row(READERS),
     ("GET", "/v1/series"): Row(READERS),
     ("GET", "/v1/operations"): Row(READERS),
+    ("POST", "/v1/operations/replicas/{id}/drain"): Row(
+        {"operator", "admin"}, 404, "/v1/operations/replicas/none/drain", everywhere=True
+    ),
+    ("POST", "/v1/operations/replicas/{id}/drain/end"): Row(
+        {"operator", "admin"}, 404, "/v1/operations/replicas/none/drain/end", everywhere=True
+    ),
     ("GET", "/v1/queue"): Row(READERS),
     ("GET", "/v1/queue/dead"): Row(READERS),
     ("POST", "/v1/queue/dead/replay"): Row({"operator", "admin"}, 400, send={"json": {"ids": []}}),

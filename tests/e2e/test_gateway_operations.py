@@ -2,9 +2,11 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -120,6 +122,60 @@ async def test_processes_that_report_are_listed_and_silent_ones_said_to_be(tmp_p
             ("worker-2", "silent"),
         ]
         assert replicas["inference"] == []
+
+
+async def test_a_worker_is_drained_for_those_of_all_sites_and_put_back_and_both_are_in_the_audit(
+    tmp_path: Path,
+) -> None:
+    secret, digest = new_key()
+    northern, northern_digest = new_key()
+    keys = [
+        {"name": "root", "sha256": digest, "role": "operator"},
+        {"name": "n", "sha256": northern_digest, "role": "operator", "sites": ["north"]},
+    ]
+    async with running(tmp_path, key=secret, keys=keys, sites=SITES) as here:
+        row = ReplicaRow(
+            id="worker-1@line:7",
+            role="worker-1",
+            host="line",
+            pid=7,
+            version="1.0",
+            started_at=utcnow(),
+            seen_at=utcnow(),
+            body={"cores": 0.5, "bytes": 1000, "in_hand": 3, "doing": "running"},
+        )
+        other = replace(row, id="worker-2@line:8", role="worker-2")
+        older = replace(row, id="worker@old:7", host="old", body={"cores": 0.5, "bytes": 1000})
+        ended = replace(row, id="worker@gone:7", seen_at=utcnow() - timedelta(minutes=5))
+        for each in (row, other, older, ended):
+            await here.results.report_replica(each)
+
+        async def want(name: str, end: str = "", **headers: Any) -> tuple[int, Any]:
+            answer = await here.client.post(f"/v1/operations/replicas/{quote(name)}/drain{end}", **headers)
+            return answer.status_code, answer.json()
+
+        async def state() -> str:
+            processes = (await here.client.get("/v1/operations")).json()["replicas"]["processes"]
+            return next(str(one["state"]) for one in processes if one["id"] == row.id)
+
+        mine = {"headers": {"Authorization": f"Bearer {northern}"}}
+        assert [(await want(row.id, end, **mine))[0] for end in ("", "/end")] == [403, 403]
+        assert (await want("worker@nobody:1"))[0] == 404
+        assert [(await want(name))[0] for name in (older.id, ended.id)] == [409, 409]
+        assert await state() == "running"
+        for _ in range(2):  # to ask twice is to ask once
+            assert await want(row.id) == (200, {"id": row.id, "state": "draining", "others": 1})
+        await here.results.report_replica(replace(row, body={**row.body, "doing": "drained", "in_hand": 0}))
+        assert await state() == "drained"
+        assert (await want(other.id))[1]["others"] == 0  # also the last one: whoever asks for it is told
+        assert await want(row.id, "/end") == (200, {"id": row.id, "state": "running", "others": 0})
+        assert await state() == "running"
+        done = await here.results.actions(utcnow() - timedelta(minutes=1), utcnow() + timedelta(minutes=1), 10)
+        assert [(each["what"], each["by"], each["replica"]) for each in done] == [
+            ("replica.drained", "root", row.id),
+            ("replica.drained", "root", other.id),
+            ("replica.put_back", "root", row.id),
+        ]
 
 
 async def test_a_hold_is_placed_within_ones_sites_and_lifted_by_an_admin_and_both_are_in_the_audit(

@@ -17,6 +17,7 @@ from eyeline.core.settings import load_settings
 from eyeline.inference.base import ModelChanged, Rescued, SharedTensor
 from eyeline.inference.client import InferenceClient
 from eyeline.inference.replicas import Replicas, open_predictor
+from eyeline.inference.servers import Servers, id_of
 from eyeline.inference.shm import Segment
 from eyeline.ops.doctor import checks
 from tests.fake_models import write_brightness_bundle
@@ -115,6 +116,35 @@ async def test_kill_9_of_a_replica_under_load_fails_no_job_and_it_is_used_again(
             else:
                 pytest.fail("the replica that is back was never asked")
             await plant.empty()
+
+
+async def test_one_that_is_drained_answers_what_it_has_refuses_what_comes_and_is_asked_again_when_it_is_put_back(
+    pair: tuple[InferenceProcess, InferenceProcess],
+) -> None:
+    first, second = pair
+    url = f"{first.url},{second.url}"
+    servers = Servers(load_settings(environ={}, overrides={"inference": {"url": url}}).inference)
+    async with replicas(*pair) as predictor:
+        before = await asyncio.to_thread(count, first)
+        asked = asyncio.create_task(ask_all(predictor, 100))
+        while await asyncio.to_thread(count, first) == before:
+            await asyncio.sleep(0)
+        assert await servers.drain(id_of(first.url), wanted=True) in {"draining", "drained"}
+        await asked  # nobody was cut off, and who was refused got its answer from the other
+        assert [about.state for about in await servers.about()] == ["drained", "running"]
+        answered = await asyncio.to_thread(count, first)
+        await ask_all(predictor, 50)
+        assert await asyncio.to_thread(count, first) == answered > before
+        status, said = await asyncio.to_thread(first.request, "/v2/health/ready")
+        assert (status, "drained" in said["error"]) == (503, True)
+        with pytest.raises(InferenceUnavailable, match="drained"):
+            await InferenceClient(first.url, first.models).model("brightness")
+        assert await servers.drain(id_of(first.url), wanted=False) == "running"
+        async with asyncio.timeout(20):
+            while await asyncio.to_thread(count, first) == answered:
+                await predictor.model("brightness")  # as a worker does every second
+                await ask_all(predictor, 10)
+    await servers.close()
 
 
 async def test_a_frozen_replica_costs_half_the_deadline_once_and_its_room_is_not_trusted(

@@ -5,10 +5,13 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
 from PIL import Image
+from prometheus_client.mmap_dict import MmapedDict
 
 from tests.contract.servers import new_database, redis_cache_url, s3_url
 from tests.fake_models import write_brightness_bundle
@@ -58,6 +61,60 @@ def test_a_hundred_images_have_one_result_each_and_the_event_log_shows_them_all(
         assert [result["id"] for result in found] == sorted(sent, reverse=True)
         assert {result["status"] for result in found} == {"completed"}
         assert sorted(str(event["id"]) for event in events(client, IMAGES)) == sorted(sent)
+
+
+def test_all_images_go_through_the_other_worker_while_one_is_drained(system: RunningSystem) -> None:
+    def worker(role: str) -> dict[str, Any] | None:
+        """As it says of itself, once it has."""
+        processes = client.get("/v1/operations").json()["replicas"]["processes"]
+        pid = system.pids()[role]
+        return next((one for one in processes if (one["role"], one["pid"]) == (role, pid)), None)
+
+    def drain(role: str, end: str = "") -> dict[str, Any]:
+        found = worker(role)
+        assert found is not None
+        answer = client.post(f"/v1/operations/replicas/{quote(found['id'])}/drain{end}")
+        assert answer.status_code == 200, answer.text
+        told: dict[str, Any] = answer.json()
+        return told
+
+    def until_it_is(role: str, state: str) -> dict[str, Any]:
+        def there() -> dict[str, Any] | None:
+            found = worker(role)
+            return found if found is not None and found["state"] == state else None
+
+        found: dict[str, Any] = until(there, 20, f"{role} is {state}")
+        return found
+
+    def send(numbers: range) -> None:
+        for number in numbers:
+            assert client.post("/v1/images", content=unique_jpeg(number)).status_code == 202
+
+    with system.client() as client:
+        for role in ("worker-1", "worker-2"):
+            until_it_is(role, "running")
+        send(range(1000, 1040))
+        assert drain("worker-1") | {"id": ""} == {"id": "", "state": "draining", "others": 1}
+        assert until_it_is("worker-1", "drained")["in_hand"] == 0
+        until(lambda: system.unfinished() == 0, 60, "all have a result")
+        before = [recorded(system, role) for role in ("worker-1", "worker-2")]
+        send(range(1040, 1080))
+        until(lambda: system.unfinished() == 0, 60, "all have a result")
+        assert [recorded(system, role) for role in ("worker-1", "worker-2")] == [before[0], before[1] + 40]
+        assert drain("worker-2")["others"] == 0
+        until_it_is("worker-2", "drained")
+        send(range(1080, 1083))
+        assert drain("worker-1", "/end")["state"] == "running"
+        until(lambda: system.unfinished() == 0, 60, "the one that is put back works again")
+        assert recorded(system, "worker-1") == before[0] + 3
+        drain("worker-2", "/end")
+
+
+def recorded(system: RunningSystem, role: str) -> float:
+    """How many results this process has recorded."""
+    path = system.data_dir / "run" / "metrics" / f"counter_{system.pids()[role]}.db"
+    values = MmapedDict.read_all_values_from_file(str(path))  # type: ignore[no-untyped-call]
+    return float(sum(value for key, value, *_ in values if "eyeline_images_total" in key))
 
 
 def test_the_same_bytes_again_are_answered_from_the_cache(system: RunningSystem) -> None:

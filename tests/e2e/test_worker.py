@@ -257,6 +257,30 @@ async def test_a_job_for_another_definition_waits_while_somebody_has_it(plant: P
     assert await plant.attempts(other) == 0
 
 
+async def test_one_that_is_drained_finishes_what_it_has_takes_nothing_new_and_comes_back(plant: Plant) -> None:
+    async with plant.worker() as worker:
+        jobs = [await plant.submit(unique_jpeg(number)) for number in range(40)]
+        await plant.result(jobs[0])
+        worker.drain(wanted=True)
+
+        async def drained() -> bool:
+            return worker.state == "drained"
+
+        assert not await drained()
+        await plant.until(drained, 20, "nothing is in hand any more")
+        assert worker.in_hand == 0
+        done = [job for job in jobs if await plant.results.get(job) is not None]
+        jobs.append(await plant.submit(unique_jpeg(40)))
+        await asyncio.sleep(2 * WAIT)  # a receive would have come back with it
+        stats = await plant.queue.stats()
+        assert (stats.depth, stats.in_flight) == (len(jobs) - len(done), 0)
+        assert stats.depth > 1
+        worker.drain(wanted=False)
+        assert {(await plant.result(job)).status for job in jobs} == {"completed"}
+        assert not await drained()
+        assert [await plant.attempts(job) for job in jobs] == [0] * len(jobs)
+
+
 class Unshared:
     """A real client of a server that cannot map our memory."""
 

@@ -3,6 +3,7 @@
 import itertools
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -22,6 +23,7 @@ from tests.dashboards import HOSTILE, SITES, Site, cameras, dashboard, fill, set
 from tests.fake_models import write_brightness_versions
 
 PASSWORD = "correct horse battery"
+NOTHING_YET = {"version": "1.0.0", "images": 0, "batch_size": None, "seconds_an_image": None}
 expect.set_options(timeout=30_000)  # shared machines
 
 
@@ -268,6 +270,7 @@ def test_replicas_that_answer_otherwise_are_shown_beside_each_other(
 
     monkeypatch.setattr(Servers, "compared", compared)
     row: dict[str, Any] = {"host": "old", "pid": 7, "started_at": utcnow(), "seen_at": utcnow()}
+    row["body"] = {"cores": 0.0, "bytes": 0}  # /operations shows them to later tests
     for role, release in (("worker", "0.0.1"), ("gateway", "0.0.2")):
         full.run(full.results.report_replica(ReplicaRow(id=f"{role}@old:7", role=role, version=release, **row)))
     page.page.goto("/models")
@@ -283,6 +286,69 @@ def test_replicas_that_answer_otherwise_are_shown_beside_each_other(
     page.page.set_viewport_size({"width": 390, "height": 900})
     assert [each["id"] for each in Axe().run(page.page, context="#parity").response["violations"]] == []
     assert page.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+
+
+def test_a_worker_is_drained_by_keys_said_so_by_the_page_and_put_back(
+    visitor: Watched, guarded: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = About(
+        url="http://gpu-1", id="inference@gpu-1", state="running", models=({"name": "boxes", **NOTHING_YET},)
+    )
+
+    async def about(_: Servers) -> list[About]:
+        return [server]
+
+    async def drain(_: Servers, id: str, *, wanted: bool) -> str:  # noqa: A002
+        nonlocal server
+        assert id == server.id
+        server = replace(server, state="drained" if wanted else "running")
+        return server.state
+
+    monkeypatch.setattr(Servers, "about", about)
+    monkeypatch.setattr(Servers, "drain", drain)
+    row: dict[str, Any] = {"host": "line", "version": "1", "started_at": utcnow(), "seen_at": utcnow()}
+    body = {"cores": 0.5, "bytes": 1e8, "in_hand": 3, "doing": "running"}
+    for pid in (7, 8):
+        one = ReplicaRow(id=f"worker-{pid}@line:{pid}", role=f"worker-{pid}", pid=pid, body=body, **row)
+        guarded.run(guarded.results.report_replica(one))
+    page = visitor.page
+    page.goto("/operations?range=15m")
+    sign_in(page)
+    expect(page.locator("figure[data-metric=errors] h3")).to_contain_text("last 15m")  # its script has run
+    first, second = (page.locator(f"[data-replica='worker-{pid}@line:{pid}']") for pid in (7, 8))
+    page.keyboard.press("d")
+    expect(first.locator("summary")).to_be_focused()
+    page.keyboard.press("d")
+    expect(first.get_by_role("button", name="Drain worker-7")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(first.locator(".status")).to_have_text("◆ Draining")
+    assert page.url == f"{guarded.url}/operations?range=15m#processes-title"
+    rested = ReplicaRow(
+        id="worker-7@line:7", role="worker-7", pid=7, body=body | {"doing": "drained", "in_hand": 0}, **row
+    )
+    guarded.run(guarded.results.report_replica(rested))
+    expect(first.locator(".status")).to_have_text("○ Drained")  # without a reload
+    expect(first.locator("[data-f=hand]")).to_have_text("0")
+    second.locator("summary").click()
+    expect(second.get_by_text("No other one works")).to_be_visible()
+    for width, scheme in zip(WIDTHS, SCHEMES, strict=True):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.emulate_media(color_scheme=scheme)
+        assert [
+            each["id"]
+            for each in Axe().run(page, context="section[aria-labelledby=processes-title]").response["violations"]
+        ] == []
+        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    first.get_by_role("button", name="Put back to work").focus()
+    page.keyboard.press("d")  # stays where it is
+    page.keyboard.press("Enter")
+    expect(first.locator(".status")).to_have_text("● Running")
+    gpu = page.locator("[data-replica='inference@gpu-1']")
+    gpu.locator("summary").click()
+    gpu.get_by_role("button", name="Drain http://gpu-1").click()
+    expect(gpu.locator(".status")).to_have_text("○ Drained")
+    gpu.get_by_role("button", name="Put back to work").click()
+    expect(gpu.locator(".status")).to_have_text("● Running")
 
 
 def test_charts_have_numbers_in_their_titles_data_as_a_table_and_ranges_have_keys(visitor: Watched) -> None:

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import Protocol
+from typing import Literal, Protocol
 
 from eyeline.core.telemetry import claim_metrics, logger
 
@@ -14,12 +14,32 @@ log = logger("service")
 
 _PARENT = "EYELINE_PARENT"
 
+WorkState = Literal["running", "draining", "drained"]
+
 
 class Service(Protocol):
     """A role. `run` works until `stop` is set, then finishes what is in hand, hands the rest back and returns."""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Block until stopped and drained. Raises ConfigError where a start makes no sense."""
+        ...
+
+
+class Drainable(Protocol):
+    """A role that can be told to take no new work, and to work again, while it goes on running."""
+
+    @property
+    def state(self) -> WorkState:
+        """Whether it takes work, finishes what it has, or has nothing in hand and takes nothing."""
+        ...
+
+    @property
+    def in_hand(self) -> int:
+        """How much it works on now."""
+        ...
+
+    def drain(self, *, wanted: bool) -> None:
+        """Take no new work from now on, or work again. Idempotent."""
         ...
 
 

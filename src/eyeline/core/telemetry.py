@@ -73,6 +73,7 @@ SAVER_FAULTS = Counter(
 )
 LOST_LEASES = Counter("eyeline_lost_leases", "Deliveries whose lease had gone to another worker")
 EJECTIONS = Counter("eyeline_replica_ejections", "Inference replicas left out for want of an answer", ["replica"])
+DRAINED = Gauge("eyeline_drained", "Processes that are to take no new work", ["role"], multiprocess_mode="livesum")
 RESTARTS = Counter("eyeline_process_restarts", "Child processes started again", ["role"])
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")

@@ -35,6 +35,8 @@ GLYPHS = {
     "unmeasured": "○",
     "running": "●",
     "silent": "○",
+    "draining": "◆",
+    "drained": "○",
     "serving": "●",
     "staged": "◆",
     "canary": "◆",

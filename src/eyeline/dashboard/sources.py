@@ -11,7 +11,7 @@ from eyeline.core.settings import Settings
 from eyeline.stores.results.base import ResultStore
 
 
-async def nothing(*_: Any) -> dict[str, Any]:
+async def nothing(*_: Any, **__: Any) -> dict[str, Any]:
     """What a report says where nobody makes one."""
     return {}
 
@@ -29,6 +29,8 @@ class Sources:
     #: Lets a version of a model answer for some sites, for a reason, and takes it back; as /v1/models/{name}/canary does.
     try_out: Callable[[Principal, str, str, Sequence[str], str], Awaitable[dict[str, Any]]] = nothing
     take_back: Callable[[Principal, str, str], Awaitable[dict[str, Any]]] = nothing
+    #: Has a worker or an inference server take no new work, or work again, as /v1/operations/replicas/{id}/drain does.
+    drain: Callable[..., Awaitable[dict[str, Any]]] = nothing
     #: The service levels, as GET /v1/slo tells them.
     slo: Callable[[], Awaitable[dict[str, Any]]]
     rules: Rulebook

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -111,7 +111,9 @@ class Operations:
         """The processes that report to the store, and the inference servers that answer."""
         now = utcnow()
         rows = [_replica(row, now) for row in await self._results.replicas()]
-        return {"processes": rows, "inference": await self._servers.about() if self._servers else []}
+        servers = await self._servers.about() if self._servers else []
+        told = [asdict(server) | {"drainable": bool(server.state)} for server in servers]
+        return {"processes": rows, "inference": told}
 
     async def _points(self, who: Principal, over: Range, site: str | None, *, whole: bool) -> list[Point]:
         """Each point in which anything was."""
@@ -208,6 +210,12 @@ def _tile(
 
 
 def _replica(row: ReplicaRow, now: datetime) -> dict[str, Any]:
-    told = {name: getattr(row, name) for name in ("id", "role", "host", "pid", "version", "started_at", "seen_at")}
-    silent = (now - row.seen_at).total_seconds() > SILENT
-    return told | dict(row.body) | {"state": "silent" if silent else "running"}
+    """`drained_at` is what people want of it, `state` what it says that it does."""
+    names = ("id", "role", "host", "pid", "version", "started_at", "seen_at", "drained_at")
+    body = dict(row.body)
+    state = "draining" if body.pop("doing", "running") != "drained" else "drained"
+    if row.drained_at is None:
+        state = "running"
+    if (now - row.seen_at).total_seconds() > SILENT:
+        state = "silent"
+    return {name: getattr(row, name) for name in names} | body | {"state": state, "drainable": "in_hand" in body}

@@ -172,6 +172,21 @@ class InferenceClient:
         if status not in (200, 404):
             raise InputError(_reason(body) or f"HTTP {status}")
 
+    async def drain(self, *, wanted: bool) -> str:
+        """Have the server take no new requests, or take them again; returns its state. Raises as `unload` does."""
+        status, body, _ = await self._post("/drain" if wanted else "/drain/end", b"")
+        if status in (404, 405):
+            raise InputError(f"the server at {self._url} is none of this release's and cannot be drained from here")
+        if status != 200:
+            raise InputError(_reason(body) or f"HTTP {status}")
+        return str(msgspec.json.decode(body, type=dict[str, Any])["state"])
+
+    async def state(self) -> str:
+        """Whether it is drained; empty where it cannot be. Raises InferenceUnavailable."""
+        status, body, _ = await self._get("/v2")
+        said = msgspec.json.decode(body, type=dict[str, Any]) if status == 200 else {}
+        return str(said.get("state", ""))
+
     async def statistics(self) -> list[dict[str, Any]]:
         """What each model of the server did since it was loaded (the statistics extension). Raises InferenceUnavailable."""
         status, body, _ = await self._get("/v2/models/stats")

@@ -10,7 +10,7 @@ import platform
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +29,7 @@ from eyeline.inference.runtimes import RUNTIMES, Choice, choose, open_runtimes
 
 log = logger("inference")
 State = Literal["LOADING", "READY", "UNAVAILABLE"]
+DRAINED = "this server is drained, and takes no new requests until it is put back to work"
 
 
 class NotReady(EyelineError):
@@ -86,9 +87,12 @@ class ModelPool:
         self._loader = ThreadPoolExecutor(1, "model-loader")
         self._retired: set[asyncio.Task[None]] = set()
         self.located = False  # whether the models folder has been looked through
+        self.drained = False  # whether nothing new is to be answered
 
     def get(self, name: str, version: str | None = None) -> LoadedModel:
         """What serves under this name. Raises NotFound for an unknown one, NotReady for one that cannot answer now."""
+        if self.drained:
+            raise NotReady(f"the model {name!r} is not ready: {DRAINED}")
         model = self._serving.get(name)
         if model is None:
             row = self._rows.get(name)
@@ -99,9 +103,14 @@ class ModelPool:
             raise NotFound(f"the model {name!r} is served in version {model.bundle.version}, not {version!r}")
         return model
 
+    def serving(self) -> list[LoadedModel]:
+        """What is loaded, by name, also while it is to answer nothing new."""
+        return [self._serving[name] for name in sorted(self._serving)]
+
     def index(self) -> list[Row]:
-        """Every known model, also those that failed, by name."""
-        return [self._rows[name] for name in sorted(self._rows)]
+        """Every known model, also those that failed, by name. Of a server that is drained none is ready."""
+        found = [self._rows[name] for name in sorted(self._rows)]
+        return [replace(row, state="UNAVAILABLE", reason=DRAINED) for row in found] if self.drained else found
 
     def not_ready(self) -> list[Row]:
         """Those that cannot answer, with the reason; not what is only tried out: the version that serves answers then."""

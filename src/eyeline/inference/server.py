@@ -33,8 +33,9 @@ from eyeline.core.errors import (
     Overloaded,
     TooLarge,
 )
+from eyeline.core.service import WorkState
 from eyeline.core.settings import InferenceSettings
-from eyeline.core.telemetry import logger, metrics_page
+from eyeline.core.telemetry import DRAINED, logger, metrics_page
 from eyeline.inference import protocol, requests
 from eyeline.inference.accelerator import watch_utilisation
 from eyeline.inference.answers import answer_of, tensor_of
@@ -156,6 +157,25 @@ class Door:
         self._token = token
         self._pictures = asyncio.Semaphore(cores() * 2)
         self._reading: set[asyncio.Task[None]] = set()
+        self._unanswered: set[asyncio.Future[object]] = set()
+
+    @property
+    def state(self) -> WorkState:
+        """See `Drainable.state`."""
+        if not self.pool.drained:
+            return "running"
+        return "draining" if self._unanswered else "drained"
+
+    def drain(self, *, wanted: bool) -> None:
+        """See `Drainable.drain`. Nobody is asked to wait: who comes is told to ask another."""
+        if wanted != self.pool.drained:
+            log.info("to be drained" if wanted else "put back to work", in_hand=len(self._unanswered))
+            self.pool.drained = wanted
+            DRAINED.labels("inference").set(wanted)
+
+    def _hold(self, waiting: Waiting) -> None:
+        self._unanswered.add(waiting.done)
+        waiting.done.add_done_callback(self._unanswered.discard)
 
     def refused_early(self, path: bytes) -> tuple[int, Headers, bytes] | None:
         """Unknown, not ready, or full: said before a large body is read."""
@@ -208,6 +228,7 @@ class Door:
         inputs, size = requests.inputs_of(request, rest, model.served, self.regions)
         finish = requests.Answering.for_request(request, model.served, size, self.regions)
         waiting = model.batcher.submit(inputs, size, time.monotonic() + left, finish)
+        self._hold(waiting)
         exchange.on_leave = waiting.cancel
         waiting.done.add_done_callback(partial(_tell, exchange))
 
@@ -238,6 +259,7 @@ class Door:
         waiting = model.batcher.submit(
             {model.bundle.contract.input.name: tensor}, 1, prepared + requests.PATIENCE, lambda outputs: outputs
         )
+        self._hold(waiting)
         outputs: Any = await _watched(waiting, request.receive)
         answer = await asyncio.to_thread(answer_of, outputs, model.bundle.contract, placement)
         return _json(
@@ -438,6 +460,8 @@ def _routes(door: Door) -> Starlette:
         Route(f"{shared}/region/{{region}}/unregister", pages.unshare, methods=["POST"]),
         Route(f"{shared}/unregister", pages.unshare, methods=["POST"]),
         Route("/predict", door.predict, methods=["POST"]),
+        Route("/drain", pages.drain, methods=["POST"]),
+        Route("/drain/end", pages.drain, methods=["POST"]),
     ]
     handlers: Any = {HTTPException: _on_http_error, EyelineError: _on_error, Exception: _on_error}
     return Starlette(routes=routes, exception_handlers=handlers)
@@ -459,7 +483,13 @@ class _Pages:
         self._pool = door.pool
 
     async def server(self, _request: Request) -> Response:
-        return _json({"name": "eyeline", "version": eyeline.__version__, "extensions": EXTENSIONS})
+        state = self._door.state
+        return _json({"name": "eyeline", "version": eyeline.__version__, "extensions": EXTENSIONS, "state": state})
+
+    async def drain(self, request: Request) -> Response:
+        self._door.admin(request.scope)
+        self._door.drain(wanted=not request.url.path.endswith("/end"))
+        return _json({"state": self._door.state})
 
     async def alive(self, _request: Request) -> Response:
         return Response(status_code=200)
@@ -475,7 +505,9 @@ class _Pages:
 
     async def metrics(self, _request: Request) -> Response:
         page = await asyncio.to_thread(metrics_page)
-        return Response(page + metrics_text(self._models()), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(
+            page + metrics_text(self._pool.serving()), media_type="text/plain; version=0.0.4; charset=utf-8"
+        )
 
     async def metadata(self, request: Request) -> Response:
         model = self._model(request)
@@ -528,7 +560,7 @@ class _Pages:
         return Response(status_code=200)
 
     async def stats(self, request: Request) -> Response:
-        models = [self._model(request)] if "name" in request.path_params else self._models()
+        models = [self._model(request)] if "name" in request.path_params else self._pool.serving()
         return _json(statistics_of(models))
 
     async def index(self, request: Request) -> Response:
@@ -568,9 +600,6 @@ class _Pages:
 
     def _model(self, request: Request) -> LoadedModel:
         return self._pool.get(request.path_params["name"], request.path_params.get("version"))
-
-    def _models(self) -> list[LoadedModel]:
-        return [self._pool.get(row.name) for row in self._pool.index() if row.state == "READY"]
 
 
 def _decoded(body: bytes, kind: Any) -> Any:

@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import urlsplit
 
 from eyeline.core.errors import ConfigError, InferenceUnavailable, InputError
 from eyeline.core.settings import InferenceSettings, mask
@@ -25,9 +26,13 @@ class Loaded:
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """A server, what its models are and what they did since they were loaded; `error` where it gives no answer."""
+    """A server, what its models are and what they did since they were loaded; `error` where it gives no answer. `state`:
+    whether it is drained, empty where it cannot be.
+    """
 
     url: str
+    id: str = ""
+    state: str = ""
     models: tuple[dict[str, Any], ...] = ()
     error: str = ""
 
@@ -50,6 +55,14 @@ class Servers:
             if isinstance(error, BaseException):
                 log.warning("a server goes on serving a model", server=url, model=name, error=str(error))
 
+    async def drain(self, id: str, *, wanted: bool) -> str:  # noqa: A002
+        """Have one of them take no new requests, or take them again; returns its state.
+
+        Raises InputError with its reason where it cannot be done, InferenceUnavailable where it gives no answer.
+        """
+        client = next(client for url, client in self._clients.items() if id_of(url) == id)
+        return await client.drain(wanted=wanted)
+
     async def about(self) -> list[About]:
         """What each says of itself."""
         return await asyncio.gather(*(_about(url, client) for url, client in self._clients.items()))
@@ -63,6 +76,12 @@ class Servers:
         await asyncio.gather(*(client.close() for client in self._clients.values()))
 
 
+def id_of(url: str) -> str:
+    """Its name among the replicas: like those of processes, and no part of an address."""
+    parts = urlsplit(url)
+    return f"inference@{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/').replace('/', '~')}"
+
+
 async def _load(url: str, client: InferenceClient, name: str) -> Loaded:
     try:
         return Loaded(url=url, version=await client.load(name))
@@ -74,9 +93,10 @@ async def _load(url: str, client: InferenceClient, name: str) -> Loaded:
 
 async def _about(url: str, client: InferenceClient) -> About:
     try:
-        return About(url=url, models=tuple(map(_summed, await client.statistics())))
+        statistics, state = await asyncio.gather(client.statistics(), client.state())
     except InferenceUnavailable as error:
-        return About(url=url, error=str(error))
+        return About(url=url, id=id_of(url), error=str(error))
+    return About(url=url, id=id_of(url), state=state, models=tuple(map(_summed, statistics)))
 
 
 async def _identified(url: str, client: InferenceClient) -> About:

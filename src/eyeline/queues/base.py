@@ -75,6 +75,15 @@ class Queue(Protocol):
 
 
 @runtime_checkable
+class Leaving(Protocol):
+    """A queue that keeps a part of what waits for a receiver, as long as that is there."""
+
+    async def leave(self) -> None:
+        """Let other receivers have this one's part, until it receives again. Call with nothing in hand. Raises QueueError."""
+        ...
+
+
+@runtime_checkable
 class Advising(Protocol):
     """A queue whose server can be set up wrongly."""
 

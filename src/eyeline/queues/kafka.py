@@ -148,6 +148,11 @@ class KafkaQueue:
         """There is nothing to extend. Returns those whose partition has gone to another receiver."""
         return [delivery for delivery in deliveries if delivery.receipt not in self._held]
 
+    async def leave(self) -> None:
+        """See `Leaving.leave`."""
+        await self._claims.close()
+        await self._in("consumer", self._leave)
+
     async def stats(self) -> QueueStats:
         """See `Queue.stats`. What other receivers have in hand counts as waiting; ages are not to be had."""
         return await self._in("stats", self._stats)
@@ -381,6 +386,15 @@ class KafkaQueue:
             consumer.pause(full)
         if free:
             consumer.resume(free)
+
+    def _leave(self) -> None:
+        """What was read ahead is read by the next owners."""
+        try:
+            self._commit()
+        finally:
+            self._end("consumer")
+            self._on_revoke(None, [TopicPartition(*place) for place in self._offsets])
+            self._subscribed = frozenset()
 
     async def _unread(self, deliveries: list[Delivery]) -> None:
         """A receiver was cancelled: they are the next ones again."""

@@ -1,4 +1,4 @@
-"""The worker: receives jobs, keeps a bounded number in hand, holds their leases, drains when it is told to stop.
+"""The worker: receives jobs, keeps a bounded number in hand, holds their leases, drains when it is told to stop or to rest.
 
     receive → [known?] → fetch → decode (child) → steps (inference service) → record → acknowledge
 
@@ -16,12 +16,13 @@ from typing import Any
 
 from eyeline.core.errors import ConfigError, InferenceUnavailable, QueueError
 from eyeline.core.retry import backoff
+from eyeline.core.service import WorkState
 from eyeline.core.settings import Settings
-from eyeline.core.telemetry import LOST_LEASES, logger
+from eyeline.core.telemetry import DRAINED, LOST_LEASES, logger
 from eyeline.core.types import Delivery
 from eyeline.inference.base import Predictor
 from eyeline.inference.shm import sweep
-from eyeline.queues.base import Queue
+from eyeline.queues.base import Leaving, Queue
 from eyeline.stores.blobs.base import BlobStore
 from eyeline.stores.cache.base import Cache
 from eyeline.stores.results.base import ResultStore
@@ -49,7 +50,7 @@ GATHER = 0.02
 
 
 class Worker:
-    """A Service. What it is given (queue, stores, cache, predictor) stays the caller's to close."""
+    """A Service, and Drainable. What it is given (queue, stores, cache, predictor) stays the caller's to close."""
 
     def __init__(
         self,
@@ -66,6 +67,8 @@ class Worker:
         self._predictor = predictor
         self._hand: dict[str, InHand] = {}
         self._wake = asyncio.Event()
+        self._drained = False  # is wanted to be
+        self._rests = False  # and is
         self._failure: BaseException | None = None
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="worker")  # short turns; two would only share one GIL
         self._decoders = DecoderPool(settings.worker.decoders or os.cpu_count() or 1)
@@ -97,6 +100,26 @@ class Worker:
     def decoder_pids(self) -> list[int]:
         """The decoder children that live."""
         return self._decoders.pids
+
+    @property
+    def in_hand(self) -> int:
+        """Jobs that it works on now."""
+        return len(self._hand)
+
+    @property
+    def state(self) -> WorkState:
+        """See `Drainable.state`."""
+        if not self._drained:
+            return "running"
+        return "drained" if self._rests else "draining"
+
+    def drain(self, *, wanted: bool) -> None:
+        """See `Drainable.drain`."""
+        if wanted != self._drained:
+            log.info("to be drained" if wanted else "put back to work", in_hand=self.in_hand)
+            self._drained = wanted
+            DRAINED.labels("worker").set(wanted)
+            self._wake.set()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop`, then drain. Raises ConfigError where decoder children cannot start."""
@@ -137,13 +160,15 @@ class Worker:
     async def _receive_until(self, stop: asyncio.Event) -> None:
         failures = 0
         while not stop.is_set():
-            if not self._may_receive():
+            if self._drained:
+                await self._rest(stop)
+            elif not self._may_receive():
                 await self._woken()
             elif self._memory_is_old():
                 await self._renew_memory()
             elif self._room() > 0:
                 await self._let_gather()
-                if stop.is_set() or not self._may_receive():
+                if stop.is_set() or self.state != "running" or not self._may_receive():
                     continue
                 try:
                     self._take(await self._queue.receive(max(1, self._room()), WAIT, self._lease))
@@ -154,6 +179,19 @@ class Worker:
                     await asyncio.sleep(backoff(failures, base=0.2, cap=5.0))
             else:
                 await self._woken()
+
+    async def _rest(self, stop: asyncio.Event) -> None:
+        """Drained, as at the end; but ready to go on."""
+        await self._drain()
+        if isinstance(self._queue, Leaving):
+            try:
+                await self._queue.leave()
+            except QueueError as error:
+                log.warning("others may have to wait for this worker's part of the queue", error=str(error))
+        self._rests = True
+        while self._drained and not stop.is_set():
+            await self._woken()
+        self._rests = False
 
     async def _let_gather(self) -> None:
         """While there is enough to do, several messages are worth one transaction."""
@@ -258,7 +296,7 @@ class Worker:
     async def _keep_plans(self) -> None:
         while True:
             await self._plans.refresh()
-            if not self._memory_is_old():  # nobody is told of a plan before this worker can carry it out
+            if not (self._drained or self._memory_is_old()):  # nobody is told of a plan that it does not carry out
                 await self._plans.publish()
             self._wake.set()
             await asyncio.sleep(REFRESH)

@@ -13,7 +13,7 @@ from eyeline.core.errors import InputError
 from eyeline.core.figures import WINDOWS
 from eyeline.core.pages import Page, principal_of
 from eyeline.dashboard.format import number, percent
-from eyeline.dashboard.shell import Room, Shell
+from eyeline.dashboard.shell import Room, Shell, form_of
 
 #: Ranges in the order of their keys, 1 to 6.
 RANGES = tuple(WINDOWS)
@@ -24,7 +24,11 @@ STATES = {"ok": "ok", "missed": "missed", "not measured": "unmeasured"}
 
 
 def _pages(shell: Shell) -> Sequence[Page]:
-    return (shell.page("/operations", OperationsPage(shell).show, room="operations"),)
+    page = OperationsPage(shell)
+    return (
+        shell.page("/operations", page.show, room="operations"),
+        shell.page("/operations/drain", page.drain, room="operations", methods=("POST",), right="operate"),
+    )
 
 
 ROOM = Room(name="operations", pages=_pages)
@@ -55,7 +59,7 @@ class Bar:
 
 
 class OperationsPage:
-    """GET /operations."""
+    """GET /operations, and the forms that drain and put back."""
 
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
@@ -97,9 +101,17 @@ class OperationsPage:
             queue=report["queue"],
             processes=report["replicas"]["processes"],
             servers=report["replicas"]["inference"],
+            lone=[name for kind in report["replicas"].values() for name in lone(kind)],
+            may_drain=who.may("operate") and who.sites is None,
             duration=duration,
             moment=moment,
         )
+
+    async def drain(self, request: Request) -> Response:
+        """The form that takes one out, or puts it back."""
+        form = await form_of(request)
+        await self._shell.sources.drain(principal_of(request), form.get("replica", ""), wanted="wanted" in form)
+        return self._shell.see(f"/operations?{request.url.query}#processes-title")
 
     def _tile(self, tile: Mapping[str, Any]) -> TileView:
         target, budget = tile["target"], tile["budget"]
@@ -125,6 +137,12 @@ class OperationsPage:
 def _note(line: Mapping[str, Any]) -> dict[str, Any]:
     """A change of model as a line in every chart."""
     return {"at": parse_time(line["at"]).timestamp(), "words": f"{line['model']} {line['version']}"}
+
+
+def lone(kind: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The one beside which no other of its kind works."""
+    working = [one["id"] for one in kind if one["drainable"] and one["state"] == "running"]
+    return working if len(working) == 1 else []
 
 
 def shown(value: float | None, unit: str) -> str:

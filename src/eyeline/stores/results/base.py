@@ -303,7 +303,10 @@ class LineRow:
 
 @dataclass(frozen=True, kw_only=True)
 class ReplicaRow:
-    """A process of this system as it says of itself; `id` is its role, host and pid."""
+    """A process of this system as it says of itself; `id` is its role, host and pid.
+
+    `drained_at`: since when it is to take no new work, which people say and not the process.
+    """
 
     id: str
     role: str
@@ -313,6 +316,7 @@ class ReplicaRow:
     started_at: datetime
     seen_at: datetime
     body: Mapping[str, Any] = field(default_factory=dict)
+    drained_at: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -888,7 +892,19 @@ class ResultStore(Reviews, Retaining, Protocol):
         ...
 
     async def report_replica(self, row: ReplicaRow) -> None:
-        """Keep what a process says of itself; those that were silent for a day are forgotten."""
+        """Keep what a process says of itself; those that were silent for a day are forgotten. That it is to take no new work
+        stands until it ends: one of the same id that started later begins anew.
+        """
+        ...
+
+    async def drain_replica(self, id: str, *, drained: bool, action: Action) -> bool:  # noqa: A002
+        """Say that a process is to take no new work, or to work again, and record the action, in one transaction. False, and
+        nothing is recorded, where there is none of this id.
+        """
+        ...
+
+    async def is_drained(self, id: str) -> bool:  # noqa: A002
+        """Whether this process is to take no new work."""
         ...
 
     async def replicas(self) -> list[ReplicaRow]:

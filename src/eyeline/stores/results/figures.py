@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Protocol
 
-from sqlalchemy import Dialect, Select, bindparam, delete, func, select, update
+from sqlalchemy import Dialect, Select, bindparam, case, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from eyeline.core.clock import isoformat, parse_time
+from eyeline.core.clock import isoformat, parse_time, utcnow
 from eyeline.stores.results import rows
 from eyeline.stores.results.audit import note_action
 from eyeline.stores.results.base import Action, LineRow, ReplicaRow, SeriesRow
@@ -57,7 +57,17 @@ class FigureStatements:
         )
         added = add(replicas)
         fresh = {column.name: added.excluded[column.name] for column in replicas.columns if column.name != "id"}
+        same = (
+            replicas.c.started_at == added.excluded.started_at
+        )  # a container keeps its name and its pid when started again
+        fresh["drained_at"] = case((same, replicas.c.drained_at), else_=None)
         self.put_replica = prepared(added.on_conflict_do_update(index_elements=["id"], set_=fresh))
+        self.drain_replica = prepared(
+            update(replicas)
+            .where(replicas.c.id == bindparam("which"))
+            .values(drained_at=bindparam("drained_at"))
+            .returning(replicas.c.id)
+        )
         self.forget_replicas = prepared(delete(replicas).where(replicas.c.seen_at < bindparam("before")))
 
 
@@ -139,6 +149,24 @@ class Figures:
     async def replicas(self: _Store) -> list[ReplicaRow]:
         """By id."""
         return [rows.replica_of(row) for row in await self._rows(select(replicas).order_by(replicas.c.id))]
+
+    async def drain_replica(self: _Store, id: str, *, drained: bool, action: Action) -> bool:  # noqa: A002
+        """Both or neither."""
+        since = isoformat(utcnow()) if drained else None
+
+        def put(cursor: Any) -> bool:
+            found = self._figures.drain_replica.rows(cursor, which=id, drained_at=since)
+            if found:
+                note_action(cursor, self, action)
+            return bool(found)
+
+        return await self._writer.write(put)
+
+    async def is_drained(self: _Store, id: str) -> bool:  # noqa: A002
+        """By the key."""
+        return bool(
+            await self._rows(select(replicas.c.id).where(replicas.c.id == id, replicas.c.drained_at.is_not(None)))
+        )
 
 
 def _add(cursor: Any, do: FigureStatements, added: Iterable[SeriesRow]) -> None:

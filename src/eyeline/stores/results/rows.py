@@ -344,10 +344,11 @@ def series_of(row: Row) -> SeriesRow:
 def replica_row(replica: ReplicaRow) -> dict[str, Any]:
     """The `replicas` row."""
     moments = {name: isoformat(getattr(replica, name)) for name in ("started_at", "seen_at")}
-    return asdict(replica) | moments | {"body": encode(replica.body)}
+    drained = None if replica.drained_at is None else isoformat(replica.drained_at)
+    return asdict(replica) | moments | {"body": encode(replica.body), "drained_at": drained}
 
 
 def replica_of(row: Row) -> ReplicaRow:
     """A process as it reported."""
-    moments = {name: parse_time(row[name]) for name in ("started_at", "seen_at")}
+    moments = {name: parse_time(row[name]) for name in ("started_at", "seen_at", "drained_at") if row[name] is not None}
     return ReplicaRow(**{**row, **moments, "body": decode(row["body"])})

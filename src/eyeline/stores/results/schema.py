@@ -460,6 +460,7 @@ replicas = Table(
     Column("started_at", Text, nullable=False),
     Column("seen_at", Text, nullable=False),
     Column("body", LargeBinary, nullable=False),
+    Column("drained_at", Text),  # since when it is to take no new work
 )
 
 # one row for each thing that tracking made of many results

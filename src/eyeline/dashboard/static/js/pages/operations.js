@@ -14,6 +14,8 @@ import { now } from "../time.js";
  */
 
 const EVERY = 30_000;
+const SOON = 2_000;
+let watching = 0;
 const RANGES = ["15m", "1h", "6h", "24h", "7d", "30d"];
 /** @type {OperationsData} */
 const data = pageData();
@@ -119,6 +121,27 @@ async function follow() {
     if (meter && tile.budget?.left !== null) meter.value = Math.max(0, Math.min(1, tile.budget.left));
     drawSpark(part, tile.spark);
   }
+  for (const one of [...told.replicas.processes, ...told.replicas.inference]) {
+    const row = document.querySelector(`[data-replica="${CSS.escape(one.id)}"]`);
+    if (row) showStatus(row, one.state);
+    if (row && one.drainable) fill(row, "hand", String(one.in_hand));
+  }
+  watchDrains();
+}
+
+/** Whoever drains one waits for it. */
+function watchDrains() {
+  clearTimeout(watching);
+  if (document.querySelector("[data-replica] [data-state=draining]")) watching = setTimeout(() => follow().catch(() => undefined), SOON);
+}
+
+/** Open what drains the one with the focus; without one, go to the first. */
+function drain() {
+  const row = document.activeElement?.closest("[data-replica]");
+  const control = /** @type {HTMLElement} */ ((row ?? document).querySelector("[data-drain]"));
+  const folded = row && control.closest("details");
+  if (folded) folded.open = true;
+  (folded?.querySelector("button") ?? control).focus();
 }
 
 function startCost() {
@@ -146,5 +169,7 @@ RANGES.forEach((range, index) => {
   go.searchParams.set("range", range);
   keys.bind({ key: String(index + 1), words: say("operations.show_range", { range }), run: () => location.assign(go) });
 });
+keys.bind({ key: "d", words: say("operations.drain_key"), run: drain, when: () => document.querySelector("[data-drain]") !== null });
 startCost();
+watchDrains();
 setInterval(refresh, EVERY);
