@@ -8,19 +8,25 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
-from playwright.sync_api import Browser, CDPSession, expect
+from playwright.sync_api import Browser, CDPSession, Page, expect
 
+from eyeline.stores.results.review import Doubt
 from tests.browsers import watched_page
 from tests.dashboards import SITES, Site, cameras, dashboard, made_result, settings_of
 from tests.web.conftest import PAGES
 
 SCRIPTS, STYLES, MARKUP = 40_000, 12_000, 25_000  # bytes, compressed
+THOUSAND_ROWS = 26_500  # of which their ids, which nothing compresses, are 16,000
 LONGEST_TASK = 0.05  # seconds of CPU
+#: Seconds of CPU until a wall of two hundred is first painted, and for a verdict until the next picture stands.
+FIRST_PAINT, NEXT_PICTURE = 0.4, 0.1
+ROWS, VERDICTS = 1000, 12
 A_MINUTE = 300
 SECONDS = 8
 #: Of a wall that is on for long: bytes of its scripts' heap, the share of its nodes, and what a browser opens to one server.
@@ -64,30 +70,94 @@ def test_a_wall_of_two_hundred_stays_small_as_markup(wide: Site) -> None:
     assert len(gzip.compress(page.content, 6)) <= MARKUP
 
 
+CATEGORIES = ["disabled-by-default-devtools.timeline", "toplevel", "loading"]
+
+
+@contextmanager
+def traced(browser: Browser, page: Page, kept: Path) -> Iterator[list[float]]:
+    """The CPU seconds of each task of the page's main thread, once the block has ended. The trace is kept there."""
+    tasks: list[float] = []
+    browser.start_tracing(page=page, path=str(kept), categories=CATEGORIES)
+    yield tasks
+    browser.stop_tracing()
+    tasks += _tasks(json.loads(kept.read_text())["traceEvents"])
+    assert tasks, "the trace holds no task of the page's main thread"
+
+
 def test_no_task_holds_a_wall_of_two_hundred_up(
     browser: Browser, wide: Site, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     with watched_page(browser, base_url=wide.url) as watched:
-        page = watched.page
-        page.goto("/")
-        expect(page.locator("#fresh")).to_have_attribute("data-state", "live")
+        page, kept = watched.page, tmp_path / "trace.json"
+        with traced(browser, page, tmp_path / "first.json"):
+            page.goto("/")
+            expect(page.locator("#fresh")).to_have_attribute("data-state", "live")
+        events = json.loads((tmp_path / "first.json").read_text())["traceEvents"]
+        painted = max(event["ts"] for event in events if event.get("name") == "firstContentfulPaint")
+        first = _tasks([event for event in events if event.get("ts", 0) <= painted])
         paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? 0")
         record_property("first contentful paint (ms)", paint)
-        kept = tmp_path / "trace.json"
-        browser.start_tracing(
-            page=page, path=str(kept), categories=["disabled-by-default-devtools.timeline", "toplevel"]
-        )
-        deadline, sent = time.monotonic() + SECONDS, []
-        for number in range(A_MINUTE * SECONDS // 60):
-            sent.append(wide.result(f"belt-{1 + number % 200:02}").id)
-            time.sleep(max(0.0, deadline - SECONDS + (number + 1) * 60 / A_MINUTE - time.monotonic()))
-        expect(page.locator(f'.tile img[src*="{sent[-1]}"]')).to_have_count(1)
-        browser.stop_tracing()
-    tasks = _tasks(json.loads(kept.read_text())["traceEvents"])
-    assert tasks, "the trace holds no task of the page's main thread"
+        record_property("CPU until then (ms)", round(sum(first) * 1000))
+        with traced(browser, page, kept) as tasks:
+            deadline, sent = time.monotonic() + SECONDS, []
+            for number in range(A_MINUTE * SECONDS // 60):
+                sent.append(wide.result(f"belt-{1 + number % 200:02}").id)
+                time.sleep(max(0.0, deadline - SECONDS + (number + 1) * 60 / A_MINUTE - time.monotonic()))
+            expect(page.locator(f'.tile img[src*="{sent[-1]}"]')).to_have_count(1)
     record_property("longest task (ms of CPU)", round(max(tasks) * 1000, 1))
     record_property("tasks", len(tasks))
+    assert sum(first) <= FIRST_PAINT
     assert [task for task in tasks if task > LONGEST_TASK] == [], f"the trace is kept at {kept}"
+
+
+def test_a_thousand_rows_are_small_and_hold_nothing_up(
+    browser: Browser, wide: Site, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    wide.keep([made_result(f"belt-{1 + number % 200:02}", "north") for number in range(ROWS)])
+    page_of = f"/audit?limit={ROWS}"
+    assert len(gzip.compress(httpx.get(f"{wide.url}{page_of}", timeout=30).content, 6)) <= THOUSAND_ROWS
+    with watched_page(browser, base_url=wide.url) as watched:
+        page = watched.page
+        page.goto(page_of)
+        expect(page.locator("#fresh")).to_have_attribute("data-state", "live")
+        assert page.locator("tbody tr").count() >= ROWS
+        with traced(browser, page, tmp_path / "trace.json") as tasks:
+            for _ in range(5):
+                page.keyboard.press("End")
+                page.wait_for_timeout(100)
+                page.keyboard.press("Home")
+                page.wait_for_timeout(100)
+    record_property("longest task (ms of CPU)", round(max(tasks) * 1000, 1))
+    assert [task for task in tasks if task > LONGEST_TASK] == []
+
+
+#: Milliseconds from a key to the frame in which the next picture stands.
+PAINTED = """() => new Promise((done) => {
+  const begun = performance.now();
+  document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "y", bubbles: true, cancelable: true }));
+  requestAnimationFrame(() => setTimeout(() => done(performance.now() - begun)));
+})"""
+
+
+def test_the_next_picture_stands_at_once_after_a_verdict(
+    browser: Browser, wide: Site, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    waiting = [made_result(None, "north", pipeline=f"p{number}") for number in range(VERDICTS + 4)]
+    wide.keep(waiting, doubts={one.id: Doubt(1.0, "low score") for one in waiting})
+    with watched_page(browser, base_url=wide.url) as watched:
+        page, took = watched.page, []
+        page.goto("/review")
+        page.wait_for_selector("#stage:not([hidden])")
+        with traced(browser, page, tmp_path / "trace.json") as tasks:
+            for _ in range(VERDICTS):
+                page.wait_for_timeout(150)  # a person looks: meanwhile the next pictures are fetched
+                shown = page.locator("#record").get_attribute("href")
+                took.append(page.evaluate(PAINTED))
+                assert page.locator("#record").get_attribute("href") != shown
+        page.wait_for_selector("#saving[data-state=saved]")
+    record_property("verdict to the next picture (ms), median and most", [sorted(took)[VERDICTS // 2], max(took)])
+    record_property("CPU for a verdict (ms)", round(sum(tasks) / VERDICTS * 1000, 1))
+    assert sum(tasks) / VERDICTS <= NEXT_PICTURE
 
 
 def _tasks(events: list[dict[str, object]]) -> list[float]:
