@@ -76,7 +76,7 @@ class ShiftReports:
         await self._results.commit_alerts(state={_name(site): _told(until)}, alerts=[], deliveries=rows)
 
     async def _rows(self, site: SiteSettings, since: datetime, until: datetime, now: datetime) -> list[DeliveryRow]:
-        report = await shift_report(self._results, site, since, until, now)
+        report = await shift_report(self._results, site, since, until, now, sites=None)
         body = {"type": "report.shift", "timestamp": isoformat(until), "text": headline(report), "data": report}
         payload = msgspec.json.encode(body)
         return [

@@ -126,7 +126,7 @@ def _silences(router: APIRouter, state: State) -> None:
         row = next((each for each in await state.results.silences(now) if each.id == id), None)
         if row is None or not _reaches(who, row.site):
             raise unknown_id("silence", id)
-        action = Action(what="silence.end", by=who.name, body={"id": id, "reason": row.reason})
+        action = Action(what="silence.end", by=who.name, body={"id": id, "reason": row.reason, "site": row.site})
         await state.results.end_silence(id, now, action)
         return Response(status_code=204)
 

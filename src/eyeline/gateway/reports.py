@@ -43,7 +43,7 @@ def routes(state: State) -> APIRouter:
         site = chosen([site for site in state.settings.sites if who.sees(site.name)], wanted.site)
         now = utcnow()
         since, until = period(site, wanted.since, wanted.until, now)
-        report = await shift_report(state.results, site, since, until, now)
+        report = await shift_report(state.results, site, since, until, now, sites=who.sites)
         if wanted.format == "json":
             return reply(report)
         if wanted.format == "html":

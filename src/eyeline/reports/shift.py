@@ -21,6 +21,8 @@ SILENT = 60.0
 USUAL, LONGEST = timedelta(hours=8), timedelta(days=7)
 #: Actions that changed how the site works: the first word of what was done.
 _CHANGES = {"rule", "model", "pipeline", "key", "silence", "channel", "camera"}
+#: What a report tells of such an action: the rest of it may be about other places, or nobody's business.
+_TOLD = ("what", "by", "at", "name")
 SEVERITIES = ("critical", "warning", "info")
 
 
@@ -59,9 +61,15 @@ def chosen(sites: Sequence[SiteSettings], name: str | None) -> SiteSettings:
 
 
 async def shift_report(
-    results: ResultStore, site: SiteSettings, since: datetime, until: datetime, now: datetime
+    results: ResultStore,
+    site: SiteSettings,
+    since: datetime,
+    until: datetime,
+    now: datetime,
+    *,
+    sites: Sequence[str] | None,
 ) -> dict[str, Any]:
-    """The report as plain data. Raises StoreError."""
+    """The report as plain data, for who sees those `sites` (None: all). Raises StoreError."""
     opened, _ = await results.find_alerts(AlertQuery(site=site.name, since=since, until=until, limit=MOST))
     standing, _ = await results.find_alerts(
         AlertQuery(site=site.name, states=["open", "acknowledged"], until=until, limit=MOST)
@@ -80,7 +88,7 @@ async def shift_report(
         "open": [_case(alert) for alert in standing],
         "notes": [_note(entry, by_id.get(entry.alert_id)) for entry in history if entry.body.get("note")],
         "offline": offline(await results.cameras(), site.name, now),
-        "changes": await _changes(results, since, until),
+        "changes": await _changes(results, site.name, since, until, everything=sites is None),
         "more": len(opened) == MOST or len(standing) == MOST or len(history) == MOST,
     }
 
@@ -176,6 +184,17 @@ def offline(cameras: Mapping[str, Mapping[str, Any]], site: str, now: datetime) 
     return found
 
 
-async def _changes(results: ResultStore, since: datetime, until: datetime) -> list[dict[str, Any]]:
+async def _changes(
+    results: ResultStore, site: str, since: datetime, until: datetime, *, everything: bool
+) -> list[dict[str, Any]]:
+    """Of each only what a report shows. What says of no site where it works is for those alone who see them all."""
     done = await results.actions(since, until, 10_000)
-    return [action for action in done if str(action["what"]).replace(".", " ").split()[0] in _CHANGES][:MOST]
+    changes = [action for action in done if str(action["what"]).replace(".", " ").split()[0] in _CHANGES]
+    told = [action for action in changes if _about(action, site, everything=everything)]
+    return [{word: action[word] for word in _TOLD if word in action} for action in told][:MOST]
+
+
+def _about(action: Mapping[str, Any], site: str, *, everything: bool) -> bool:
+    """A key's sites are text here: keys are the business of those alone who see all sites."""
+    sites = action.get("sites") or [action.get("site")]
+    return site in sites if isinstance(sites, list) and all(sites) else everything

@@ -18,7 +18,7 @@ from eyeline.core.settings import SiteSettings
 from eyeline.core.types import Classification, Result
 from eyeline.reports.page import csv_page, html_page
 from eyeline.reports.shift import headline, offline, shift_report
-from eyeline.stores.results.base import Action, AlertRow, DeliveryQuery, DeliveryRow, ResultStore
+from eyeline.stores.results.base import Action, AlertRow, DeliveryQuery, DeliveryRow, KeyRow, ResultStore
 from tests.migrated import migrated
 
 SITE = SiteSettings(name="north", timezone="Europe/Berlin", shifts=["06:00", "14:00", "22:00"])
@@ -74,9 +74,9 @@ async def a_result(store: ResultStore, minutes: float, **fields: Any) -> None:
     await store.save_many([Result(**{**known, **fields})])
 
 
-async def a_report(store: ResultStore) -> dict[str, Any]:
+async def a_report(store: ResultStore, *sites: str) -> dict[str, Any]:
     now = datetime.now(UTC) + timedelta(minutes=1)  # decisions are noted at the real time, so the report goes up to now
-    return await shift_report(store, SITE, BEGAN, now, now)
+    return await shift_report(store, SITE, BEGAN, now, now, sites=sites or None)
 
 
 async def test_a_report_counts_what_happened_and_hands_over_what_is_open(store: ResultStore) -> None:
@@ -102,6 +102,23 @@ async def test_a_report_counts_what_happened_and_hands_over_what_is_open(store: 
     assert sorted(note["note"] for note in report["notes"]) == sorted(["torn open", HOSTILE])
     assert [change["what"] for change in report["changes"]] == ["rule.put"]
     assert "3 images, 1 failed; 4 alerts, 2 not resolved, 50% false alarms" in headline(report)
+
+
+async def test_changes_are_told_to_those_whose_sites_they_are_about_and_no_more_than_is_shown(
+    store: ResultStore,
+) -> None:
+    secret = {"reason": "the works council asked"}
+    for body in ({"site": "north"}, {"site": "south"}, {"site": None}):
+        await store.record_action(Action(what="silence", by="ben", body=body | secret))
+    await store.record_action(Action(what="model.tried_out", by="ben", body={"sites": ["north", "south"]} | secret))
+    await store.record_action(Action(what="rule.put", by="ben", body={"name": "dents", "rule": secret}))
+    await store.put_key(
+        KeyRow(name="belt", sha256="0" * 64, role="ingest", sites=("north",), created_at=BEGAN), by="ben"
+    )
+    mine, all_of_it = [(await a_report(store, *sites))["changes"] for sites in (["north"], [])]
+    assert [change["what"] for change in mine] == ["silence", "model.tried_out"]
+    assert [change["what"] for change in all_of_it] == ["silence", "silence", "model.tried_out", "rule.put", "key"]
+    assert all(change.keys() <= {"what", "by", "at", "name"} for change in [*mine, *all_of_it])
 
 
 async def test_nothing_in_a_page_is_code_and_nothing_in_a_table_a_formula(store: ResultStore) -> None:

@@ -269,7 +269,7 @@ class AlertsPage:
         row = next((each for each in await self._sources.results.silences(now) if each.id == id), None)
         if row is None or (who.sites is not None and row.site not in who.sites):
             raise unknown("silence", id)
-        ended = Action(what="silence.end", by=who.name, body={"id": id, "reason": row.reason})
+        ended = Action(what="silence.end", by=who.name, body={"id": id, "reason": row.reason, "site": row.site})
         await self._sources.results.end_silence(id, now, ended)
 
     async def decide_many(self, request: Request) -> Response:

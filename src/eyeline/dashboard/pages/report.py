@@ -33,7 +33,7 @@ class ReportPage:
         site = chosen(seen, asked.get("site") or None)
         now = utcnow()
         since, until = period(site, asked.get("from") or None, asked.get("until") or None, now)
-        report = await shift_report(self._shell.sources.results, site, since, until, now)
+        report = await shift_report(self._shell.sources.results, site, since, until, now, sites=who.sites)
         _, _, summary = headline(report).partition("\n")
         exact = {"site": site.name, "from": report["from"], "until": report["until"]}
         return await self._shell.render(
