@@ -17,7 +17,9 @@ def test_a_report_shows_what_is_handed_over_and_prints(full: Site, page: Watched
     note = Decision(what="note", by="Ana", at=utcnow(), note=f"glue on the belt {HOSTILE}")
     full.run(full.results.decide(note, {alert.id: None for alert in found[:1]}))
     browser = page.page
-    browser.goto("/report?site=south")
+    browser.goto("/operations?site=south")
+    browser.get_by_role("link", name="Shift report").click()
+    browser.wait_for_url("**/report?site=south")
     expect(browser.get_by_role("heading", name="Shift report")).to_be_visible()
     expect(browser.get_by_role("cell", name="glue on the belt")).to_contain_text(HOSTILE)
     text = "".join(sheet.extract_text() for sheet in PdfReader(io.BytesIO(browser.pdf(format="A4"))).pages)
