@@ -510,6 +510,8 @@ async def test_alert_pages_show_only_what_the_caller_may_see(store: ResultStore)
     page, cursor = await store.find_alerts(AlertQuery(sites=["north"], limit=2))
     rest, end = await store.find_alerts(AlertQuery(sites=["north"], cursor=cursor, limit=2))
     assert [row.id for row in page + rest] == [alerts[number].id for number in (3, 2, 0)]
+    assert await store.find_alerts(AlertQuery(sites=["north"], result_id=alerts[0].result_id)) == ([alerts[0]], None)
+    assert await store.find_alerts(AlertQuery(sites=["south"], result_id=alerts[0].result_id)) == ([], None)
     assert end is None
 
 

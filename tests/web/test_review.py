@@ -155,19 +155,21 @@ def test_without_a_script_a_form_decides(browser: Browser, site: Site, waiting: 
 
 
 def test_a_record_prints_on_one_page_with_its_hash(page: Watched, full: Site, tmp_path: Path) -> None:
+    result = full.run(full.results.get(CORRECTED))
+    assert result is not None
+    assert result.image is not None
+    full.alert(result, rule="settled long ago", state="resolved", disposition="real")
     page.page.goto(f"/audit/{CORRECTED}")
     page.page.locator(".record__frame img").evaluate("image => image.decode()")
     printed = pypdf.PdfReader(io.BytesIO(page.page.pdf(prefer_css_page_size=True)))
     assert len(printed.pages) == 1
     text = printed.pages[0].extract_text()
-    result = full.run(full.results.get(CORRECTED))
-    assert result is not None
-    assert result.image is not None
     groups = re.findall("....", result.image.sha256)
     assert " ".join(groups) in re.sub(r"\s+", " ", text)
     assert CORRECTED in text
     assert "verified" in text.replace("ﬁ", "fi")
     assert HOSTILE in text
+    assert re.search("settled long ago.*Resolved.*Real", text)
     assert "Pause" not in text
 
 

@@ -85,6 +85,12 @@ async def open_alerts(sources: Sources, who: Principal, limit: int = MOST) -> li
     return [alert_view(row) for row in found]
 
 
+async def alerts_of(sources: Sources, who: Principal, result_id: str) -> list[AlertView]:
+    """All that this result raised and the caller may see, whatever became of them; newest first."""
+    found, _ = await sources.results.find_alerts(AlertQuery(sites=who.sites, result_id=result_id, limit=MOST))
+    return [alert_view(row) for row in found]
+
+
 def alerting(alerts: Sequence[AlertView], camera: str | None) -> set[str]:
     """The labels for which an alert is open at this camera."""
     return {alert.label for alert in alerts if alert.camera == camera and alert.label is not None}

@@ -13,7 +13,8 @@ from eyeline.core.errors import ConfigError, StoreError
 from eyeline.core.ids import uuid7
 from eyeline.core.types import BlobRef, Job, Result
 from eyeline.stores.results import driver
-from eyeline.stores.results.base import ItemQuery, NewJob
+from eyeline.stores.results.alerts import _find as found_by
+from eyeline.stores.results.base import AlertQuery, ItemQuery, NewJob
 from eyeline.stores.results.copying import copy_rows
 from eyeline.stores.results.schema import metadata
 from eyeline.stores.results.sqlite import SqliteResults, checkpoint, database_path
@@ -154,6 +155,16 @@ async def test_counting_the_waiting_reads_only_the_waiting(store: SqliteResults,
         plan = str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {waiting.sql}").all())
     engine.dispose()
     assert "COVERING INDEX jobs_queued" in plan
+
+
+async def test_the_alerts_of_a_result_are_found_over_their_index(store: SqliteResults, path: Path) -> None:
+    engine = create_engine(f"sqlite+apsw:///{path}")
+    query = found_by(AlertQuery(sites=["north"], result_id="1")).limit(101)
+    with engine.connect() as connection:
+        told = query.compile(engine, compile_kwargs={"literal_binds": True})
+        plan = str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {told}").all())
+    engine.dispose()
+    assert "USING INDEX alerts_result" in plan
 
 
 async def test_a_full_disk_is_said_and_passes(store: SqliteResults, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from eyeline.core.errors import BackendError
 from eyeline.core.ids import is_uuid
 from eyeline.core.pages import Page, principal_of
 from eyeline.core.types import Detection, Result
-from eyeline.dashboard.cases import open_alerts
+from eyeline.dashboard.cases import alerts_of
 from eyeline.dashboard.format import PALETTE
 from eyeline.dashboard.pictures import DOUBTFUL, colour_of, known_labels
 from eyeline.dashboard.shell import Room, Shell, unknown
@@ -93,7 +93,7 @@ class RecordPage:
             stages=_stages(result),
             verdicts=[_told(record) for record in reversed(verdicts)],
             proof=await self._proof(result),
-            alerts=[alert for alert in await open_alerts(self._sources, who) if alert.result_id == result.id],
+            alerts=await alerts_of(self._sources, who, result.id),
             zone=site.timezone if site else "UTC",
             printed_at=utcnow(),
             may=who.may("operate"),

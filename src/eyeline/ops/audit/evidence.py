@@ -22,8 +22,10 @@ from eyeline.pipeline.drawing import encode_png, overlay
 from eyeline.pipeline.headers import sniff
 from eyeline.stores.blobs.base import BlobStore
 from eyeline.stores.pictures import ORIGINAL, kept_picture, original_of
-from eyeline.stores.results.base import Action, ResultStore
+from eyeline.stores.results.base import Action, AlertQuery, ResultStore
 
+#: Alerts that one result's record tells at most; as many rules would have to be about it.
+MOST = 200
 HOW = """This pack holds {count} and what shows that nobody changed them since they were recorded.
 
 1. Every file is the one that was packed, and every record the one that was sealed:
@@ -53,7 +55,9 @@ async def pack(results: ResultStore, blobs: BlobStore, chosen: Sequence[Result],
         said = await results.verdicts(result.id)
         lines = await _lines(results, [result.id, *(record.id for record in said)])
         picture = await _picture(results, blobs, result)
-        await asyncio.to_thread(made.add, result, folder, picture, lines, msgspec.to_builtins(said))
+        alerts, _ = await results.find_alerts(AlertQuery(result_id=result.id, limit=MOST))
+        said_of = {"verdicts": msgspec.to_builtins(said), "alerts": msgspec.to_builtins(alerts)}
+        await asyncio.to_thread(made.add, result, folder, picture, lines, said_of)
         yield out.taken()
     await asyncio.to_thread(made.finish, [checkpoint_line(body) for body in await results.checkpoints()], by)
     yield out.taken()
@@ -127,7 +131,7 @@ class _Pack:
         folder: str,
         picture: tuple[bytes, str] | None,
         lines: Sequence[dict[str, Any]],
-        said: list[Any],
+        said_of: dict[str, Any],
     ) -> None:
         """In a thread: pictures are decoded and drawn on. The record is told as the audit commits to it; so is the original's
         digest, which what stands for it does not have: that is packed under a name that says what it is.
@@ -135,7 +139,7 @@ class _Pack:
         place = f"{folder}/" if folder else ""
         entry: dict[str, Any] = {"id": result.id, "folder": folder, "image": None}
         record = next((json.loads(line["body"]) for line in lines if line["id"] == result.id), None)
-        told = {"result": record, "chain": msgspec.to_builtins(result.chain), "verdicts": said}
+        told = {"result": record, "chain": msgspec.to_builtins(result.chain), **said_of}
         self._add(f"{place}record.json", json.dumps(told, indent=1).encode(), squeeze=True)
         self._lines += lines
         if picture is not None and result.image is not None:

@@ -201,7 +201,7 @@ class Alerts:
 
 def _find(query: AlertQuery) -> Select[Any]:
     chosen = select(alerts).order_by(alerts.c.id.desc())
-    for name in ("severity", "site", "camera", "rule", "assignee", "disposition"):
+    for name in ("severity", "site", "camera", "rule", "assignee", "disposition", "result_id"):
         value = getattr(query, name)
         if value is not None:
             chosen = chosen.where(alerts.c[name] == value)

@@ -145,6 +145,7 @@ class AlertQuery:
     rule: str | None = None
     assignee: str | None = None
     disposition: str | None = None
+    result_id: str | None = None  # which raised it
     snoozed: bool | None = None  # until after `now`
     now: datetime | None = None
     since: datetime | None = None  # on opened_at, inclusive

@@ -25,6 +25,7 @@ from eyeline.stores.results.base import NewJob, ResultStore
 from eyeline.stores.results.retaining import REENCODED, PictureRow
 from eyeline.stores.results.review import NewVerdict, Said
 from tests.contract.test_results import make_job, make_result
+from tests.dashboards import made_alert
 from tests.gateways import jpeg
 
 
@@ -76,6 +77,9 @@ def problems(folder: Path) -> list[str]:
 
 async def test_a_pack_stands_for_itself(results: ResultStore, blobs: BlobStore, tmp_path: Path) -> None:
     (one,) = await recorded(results, blobs, 1)
+    raised = made_alert(one, state="resolved", disposition="real")
+    another = made_alert(one, result_id="another")
+    await results.commit_alerts(state={}, alerts=[raised, another], deliveries=[])
     folder = await unpacked(results, blobs, [one], tmp_path / "pack")
     assert sorted(path.name for path in folder.iterdir()) == [
         "corrected.png", "inclusion.jsonl", "manifest.json", "original.jpeg", "overlay.png", "record.json", "verify.py",
@@ -84,6 +88,7 @@ async def test_a_pack_stands_for_itself(results: ResultStore, blobs: BlobStore, 
     assert (folder / "original.jpeg").read_bytes() == jpeg(0)
     told = json.loads((folder / "record.json").read_bytes())
     assert (told["result"]["id"], told["verdicts"][0]["by"]) == (one.id, "ana")
+    assert [(row["id"], row["disposition"]) for row in told["alerts"]] == [(raised.id, "real")]
     assert told["chain"] == msgspec.to_builtins(one.chain)
     done = subprocess.run(
         [sys.executable, "-I", "verify.py", "."], cwd=folder, check=False, capture_output=True, text=True
