@@ -16,6 +16,8 @@ expect.set_options(timeout=20_000)  # how long something takes says how busy the
 INSTALL = "apt-get install chromium (or name one with EYELINE_CHROMIUM)"
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 WIDTHS = (1440, 390)
+#: What a browser says by itself while its server is away.
+AWAY = ["ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED_ENCODING", "ERR_EMPTY_RESPONSE", "ERR_CONNECTION_RESET"]
 HERE = re.compile(r"^(https?://(127\.0\.0\.1|localhost)(:\d+)?/|blob:|data:|about:)")
 
 

@@ -50,7 +50,12 @@ def test_buttons_notes_and_names_do_the_same(page: Watched, full: Site) -> None:
     row = full.alert(full.result("belt-02"), rule="glue")
     shown = _open(page, row)
     shown.locator("#note").fill("glue on the belt")
+    page.allowed.append("401")
+    shown.route("**/note", lambda route: route.fulfill(status=401, json={"detail": "sign in again"}))
     shown.locator("#note").press("Enter")
+    expect(shown.locator("#toasts")).to_contain_text("Sign in in another tab")
+    shown.unroute("**/note")
+    shown.locator("#note").press("Enter")  # it stands there still
     expect(shown.locator(".toast").last).to_contain_text("Noted: glue")
     shown.keyboard.press("Escape")
     shown.keyboard.press("m")

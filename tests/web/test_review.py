@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pypdf
 import pytest
-from playwright.sync_api import Browser, Page, Route
+from playwright.sync_api import Browser, Page, Route, expect
 
 from eyeline.core.clock import utcnow
 from eyeline.core.types import Result
+from eyeline.gateway import events
 from eyeline.stores.results.review import Doubt
-from tests.browsers import Watched, watched_page
+from tests.browsers import AWAY, Watched, watched_page
 from tests.dashboards import CORRECTED, HOSTILE, ITEM, Site, dashboard, detection, made_result, settings_of
 
 SITES = [{"name": "north", "timezone": "Europe/Berlin"}]
@@ -128,10 +129,20 @@ def test_a_box_is_drawn_and_moved_by_mouse_and_typed_in_fields(
     assert (after.detections[2].label, after.detections[2].box[2]) == ("torn label", 512)
 
 
-def test_a_session_that_ends_loses_nothing_that_was_decided(
-    watched: Watched, site: Site, waiting: list[Result]
+def test_news_that_were_missed_and_a_session_that_ends_lose_nothing_that_was_drawn_written_or_decided(
+    watched: Watched, site: Site, waiting: list[Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    holds: list[Route] = []
+    watched.page.route("**/hold", lambda route: holds.append(route))  # noqa: PLW0108 - a builtin cannot be marked
     page = opened(watched.page, site)
+    page.keyboard.press("ArrowDown")
+    page.locator("#comment").fill("glue")
+    with monkeypatch.context() as patched:
+        patched.setattr(events, "FURTHEST", -1)  # whoever comes back is told to load everything anew
+        watched.allowed += AWAY
+        site.stop()
+        site.start()
+        expect(page.locator("#fresh")).to_have_text("● New data")
     signed_out = '{"title": "Unauthorised", "status": 401, "detail": "sign in again", "code": "unauthorised"}'
     away = re.compile(r"/v1/results/.*/verdicts$")
 
@@ -139,12 +150,17 @@ def test_a_session_that_ends_loses_nothing_that_was_decided(
         route.fulfill(status=401, content_type="application/problem+json", body=signed_out)
 
     watched.allowed += ["401"]
+    refuse(holds[0])
+    expect(page.locator("#toasts")).to_contain_text("Sign in in another tab")
+    assert page.locator("#comment").input_value() == "glue"
+    page.locator("#comment").press("Enter")
     page.route(away, refuse)
     with page.expect_navigation(url=re.compile("/login")):  # and from there back
         page.keyboard.press("y")
     assert kinds(site, waiting[0]) == []
     page.unroute(away)
-    decided(page, site, waiting[0], "confirmed")
+    decided(page, site, waiting[0], "corrected")
+    assert site.run(site.results.verdicts(waiting[0].id))[0].comment == "glue"
 
 
 def test_without_a_script_a_form_decides(browser: Browser, site: Site, waiting: list[Result]) -> None:

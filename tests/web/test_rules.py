@@ -93,6 +93,7 @@ def test_the_same_without_scripts_and_in_toml(full: Site) -> None:
         tried = client.post("/rules/edit", data={"do": "toml try", "toml": text})
         assert "When more than 2 % of the last 500 images show label == &#39;dent&#39;" in tried.text
         assert "It would not have fired." in tried.text
+        assert ["data-unsaved" in page for page in (tried.text, client.get("/rules/edit").text)] == [True, False]
         broken = client.post("/rules/edit", data={"do": "toml save", "toml": "x ="})
         assert (broken.status_code, "the rule is no TOML" in broken.text) == (422, True)
         assert client.post("/rules/edit", data={"do": "toml save", "toml": text}).headers["location"] == "/rules"

@@ -8,12 +8,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.browsers import watched_page
+from tests.browsers import AWAY, watched_page
 from tests.dashboards import SITES, Site, cameras, dashboard, settings_of
 from tests.system import until
 
-#: What a browser says by itself while its server is away.
-AWAY = ["ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED_ENCODING", "ERR_EMPTY_RESPONSE", "ERR_CONNECTION_RESET"]
 #: Counts every event that reaches the page, by its number.
 COUNT = """async () => {
   const { onEvents } = await import(document.querySelector("script[type=module][src]").src.replace("boot.js", "bus.js"));

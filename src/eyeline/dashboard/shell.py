@@ -37,7 +37,9 @@ NAV = (
     ("system", "/system", "s"),
 )
 #: Every page loads these; naming them early saves the browser the walk from import to import.
-SHARED = tuple(f"js/{name}.js" for name in ("boot", "bus", "stream", "hub", "keys", "time", "fmt", "toast", "page"))
+SHARED = tuple(
+    f"js/{name}.js" for name in ("boot", "bus", "stream", "hub", "keys", "time", "fmt", "toast", "page", "unsaved")
+)
 #: The newest event when the page's own lists were not read yet: the live stream goes on from there.
 CURSOR = "eyeline.cursor"
 LONGEST_FORM = 64_000

@@ -6,6 +6,7 @@ import { isTyping, Keys } from "./keys.js";
 import { fill, need, say, shell } from "./page.js";
 import { everySecond, startClock } from "./time.js";
 import { alarm, undoLast } from "./toast.js";
+import { leave, stayed } from "./unsaved.js";
 
 export const keys = new Keys();
 const root = document.documentElement;
@@ -61,7 +62,11 @@ function showFreshness() {
       state = "stale";
       words = say("fresh.stale", { age: age(silent) });
     }
-  } else if (state === "live") words = say("fresh.live", { behind: age(line.behind) });
+  } else if (state === "live") {
+    words = say("fresh.live", { behind: age(line.behind) });
+    stayed.delete("signed_out"); // somebody signed in in another tab
+  }
+  for (const why of stayed) [state, words] = ["stale", say(`fresh.${why}`)];
   if (chip.dataset.state !== state) {
     chip.dataset.state = state;
     root.dataset.stream = state;
@@ -88,7 +93,7 @@ function pauseOrResume(paused) {
 async function askWhetherLetIn() {
   try {
     const answer = await fetch(location.href, { method: "HEAD", redirect: "manual" });
-    if (answer.type === "opaqueredirect" || answer.status === 401) location.reload();
+    if (answer.type === "opaqueredirect" || answer.status === 401) leave("signed_out", () => location.reload());
   } catch {
     // the server is away
   }
@@ -107,7 +112,7 @@ function startLive() {
   onEvents(showFreshness);
   onEvents(countAlerts);
   showOpen();
-  onResync(() => location.reload());
+  onResync(() => leave("new_data", () => location.reload()));
   const button = need("pause");
   button.hidden = false;
   button.addEventListener("click", () => pauseOrResume(!line.paused));

@@ -1,6 +1,7 @@
 // Decisions to the API: with the token that the page was given, and with errors as sentences.
 // @ts-check
 import { say } from "./page.js";
+import { leave } from "./unsaved.js";
 
 /** What the server answered instead of taking it. */
 export class Refused extends Error {
@@ -34,7 +35,7 @@ export async function send(method, path, body, more = {}) {
   }
   const text = await answer.text();
   const told = text ? JSON.parse(text) : null;
-  if (answer.status === 401) location.assign(`/login?next=${encodeURIComponent(location.pathname + location.search)}`);
+  if (answer.status === 401) leave("signed_out", () => location.assign(`/login?next=${encodeURIComponent(location.pathname + location.search)}`));
   if (!answer.ok) throw new Refused(answer.status, told?.detail ?? `${answer.status}`);
   return told;
 }

@@ -95,7 +95,7 @@ function failed(error) {
 }
 
 /**
- * Do it with one alert; its toast undoes it.
+ * Do it with one alert; its toast undoes it. False where it was not taken.
  * @param {string} id @param {string} action
  */
 async function act(id, action, note = "", to = "") {
@@ -106,19 +106,21 @@ async function act(id, action, note = "", to = "") {
     showAlert(told.alert);
     const undo = what === "note" || what === "undo" ? undefined : () => act(id, "undo");
     toast(`${say(`alerts.done.${what}`)}: ${told.alert.rule}`, { undo });
+    return true;
   } catch (error) {
     if (error instanceof Refused && error.status === 409) {
       const now = await send("GET", `/v1/alerts/${encodeURIComponent(id)}`).catch(() => null);
       if (now) showAlert(now);
       toast(say("alerts.conflict"));
     } else failed(error);
+    return false;
   }
 }
 
 /** @param {string} action @param {string} [note] @param {string} [to] */
 async function actOnTicked(action, note = "", to = "") {
   const ids = ticked().map((box) => box.name.slice(3));
-  if (!ids.length) return;
+  if (!ids.length) return false;
   const { what, body } = request(action, note, to);
   const versions = what === "note" ? {} : Object.fromEntries(ids.map((id) => [id, known.get(id)?.version ?? 0]));
   const show = (/** @type {any} */ told) => told.results.forEach((/** @type {any} */ one) => one.alert && showAlert(one.alert));
@@ -132,8 +134,10 @@ async function actOnTicked(action, note = "", to = "") {
     if (wrong.length) toast(say("alerts.many_failed", { n: wrong.length, why: wrong[0].detail ?? "" }));
     /** @type {HTMLFormElement} */ (need("many")).reset(); // the ticks are fields of it
     showScope();
+    return true;
   } catch (error) {
     failed(error);
+    return false;
   }
 }
 
@@ -240,7 +244,7 @@ function bindKeys() {
 }
 
 /** What the form of the shown or of the ticked alerts asks for. @param {SubmitEvent} event */
-function decide(event) {
+async function decide(event) {
   event.preventDefault();
   const form = /** @type {HTMLFormElement} */ (event.target);
   const { note, to } = /** @type {Record<string, HTMLInputElement>} */ (/** @type {unknown} */ (form.elements));
@@ -248,9 +252,12 @@ function decide(event) {
   const at = document.activeElement;
   const written = acknowledges === null ? "note" : "acknowledge";
   const action = at === note ? written : at === to ? "assign" : /** @type {HTMLButtonElement} */ (event.submitter).value;
-  if (form.id === "many") actOnTicked(action, note?.value, to?.value.trim());
-  else act(at === note && acknowledges !== null ? acknowledges : data.chosen, action, note?.value, to?.value.trim());
-  if (note) note.value = "";
+  const said = note?.value;
+  const taken = form.id === "many"
+    ? await actOnTicked(action, said, to?.value.trim())
+    : await act(at === note && acknowledges !== null ? acknowledges : data.chosen, action, said, to?.value.trim());
+  if (!taken) return; // what was written stands there for the next try
+  if (note && note.value === said) note.value = "";
   noteFor(null);
 }
 

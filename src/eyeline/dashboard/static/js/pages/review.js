@@ -4,6 +4,7 @@ import { keys, showCount } from "../boot.js";
 import { need, pageData, say, shell, slot, fill } from "../page.js";
 import { send } from "../send.js";
 import { toast } from "../toast.js";
+import { onUnsaved } from "../unsaved.js";
 import { boxAt, dragged, fitted, handleAt, moved, spanned, toPicture, typed, zoomed } from "../review/boxes.js";
 import { paint } from "../review/draw.js";
 import { changed, choosing, drawn, nudged, opened, removed, replaced, restored, stepped, stretched, verdictOf } from "../review/model.js";
@@ -470,6 +471,7 @@ function start() {
   });
   addEventListener("resize", layout);
   setInterval(hold, HOLD);
+  onUnsaved(() => changed(picture) || Boolean(/** @type {HTMLInputElement | null} */ (document.getElementById("comment"))?.value));
   show();
   stage.focus({ preventScroll: true });
 }
