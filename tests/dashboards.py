@@ -19,7 +19,7 @@ from eyeline.core.clock import utcnow
 from eyeline.core.ids import uuid7
 from eyeline.core.settings import Settings, load_settings
 from eyeline.core.types import BlobRef, Detection, ImageInfo, Job, ModelRef, Result
-from eyeline.inference.bundles import bundled_folder
+from eyeline.inference.bundles import MANIFEST, bundled_folder
 from eyeline.ops.audit.sealer import Sealer
 from eyeline.stores.blobs import open_blobs
 from eyeline.stores.blobs.base import BlobStore
@@ -40,6 +40,13 @@ def parcel() -> bytes:
     """A real picture that is bundled."""
     golden = bundled_folder() / "parcel-finder" / "golden"
     return min(golden.glob("*.jpg"), key=lambda path: path.name).read_bytes()
+
+
+@cache
+def parcel_finder() -> str:
+    """The version of the bundled model, as results name it."""
+    manifest = (bundled_folder() / "parcel-finder" / MANIFEST).read_bytes()
+    return f"1.0.0+{hashlib.sha256(manifest).hexdigest()[:12]}"
 
 
 @dataclass
@@ -299,7 +306,7 @@ def fill_review(site: Site, now: datetime) -> None:
             detections=[detection("damaged" if number else "carton", 0.93)],
             **({"id": CORRECTED, "meta": {"line": HOSTILE}} if number == 1 else {}),
             timings={"fetch": 0.004, "decode": 0.011, "preprocess": 0.002, "infer": 0.031, "postprocess": 0.001},
-            models=[ModelRef("parcel-finder", "1.4.2+0123456789ab", "onnxruntime", "fp32")],
+            models=[ModelRef("parcel-finder", parcel_finder(), "onnxruntime", "fp32")],
         )
         for number in range(3)
     ]

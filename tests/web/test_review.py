@@ -16,9 +16,20 @@ from playwright.sync_api import Browser, Page, Route, expect
 from eyeline.core.clock import utcnow
 from eyeline.core.types import Result
 from eyeline.gateway import events
+from eyeline.inference.bundles import pinned
 from eyeline.stores.results.review import Doubt
 from tests.browsers import AWAY, Watched, watched_page
-from tests.dashboards import CORRECTED, HOSTILE, ITEM, Site, dashboard, detection, made_result, settings_of
+from tests.dashboards import (
+    CORRECTED,
+    HOSTILE,
+    ITEM,
+    Site,
+    dashboard,
+    detection,
+    made_result,
+    parcel_finder,
+    settings_of,
+)
 
 SITES = [{"name": "north", "timezone": "Europe/Berlin"}]
 
@@ -174,14 +185,19 @@ def test_a_record_prints_on_one_page_with_its_hash(page: Watched, full: Site, tm
     result = full.run(full.results.get(CORRECTED))
     assert result is not None
     assert result.image is not None
+    weights = pinned(full.settings.inference.models, "parcel-finder", parcel_finder())
+    assert weights is not None
+    late = {"state": "live", "health": {"conditions": {"clock": "the camera's clock is 7 s behind this one"}}}
+    full.run(full.results.report_camera(result.camera or "", result.site, late))
     full.alert(result, rule="settled long ago", state="resolved", disposition="real")
     page.page.goto(f"/audit/{CORRECTED}")
     page.page.locator(".record__frame img").evaluate("image => image.decode()")
     printed = pypdf.PdfReader(io.BytesIO(page.page.pdf(prefer_css_page_size=True)))
     assert len(printed.pages) == 1
     text = printed.pages[0].extract_text()
-    groups = re.findall("....", result.image.sha256)
-    assert " ".join(groups) in re.sub(r"\s+", " ", text)
+    for digest in (result.image.sha256, weights["weights.onnx"], weights["model.toml"]):
+        assert " ".join(re.findall("....", digest)) in re.sub(r"\s+", " ", text)
+    assert "7 s behind" in text
     assert CORRECTED in text
     assert "verified" in text.replace("ﬁ", "fi")
     assert HOSTILE in text

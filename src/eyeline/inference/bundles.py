@@ -414,6 +414,21 @@ def versions(entry: Path) -> dict[str, Path]:
     return {path.name: path for path in sorted(paths, key=lambda path: (_numbers(path.name), path.name))}
 
 
+def pinned(models_dir: Path, name: str, version: str) -> dict[str, str] | None:
+    """File → SHA-256, by the manifest that a result's `version` names; None where no such bundle is here any more. Blocks."""
+    digits = re.fullmatch(r".+\+([0-9a-f]{12})", version)
+    if digits is None or not _name.match(name):
+        return None
+    for folder in (models_dir, bundled_folder()):
+        unpacked = folder / ".unpacked"
+        for path in (folder / name, *versions(folder / name).values(), *unpacked.glob("*"), *unpacked.glob("*/*")):
+            manifest = path / MANIFEST
+            text = _read(manifest) if manifest.is_file() else b""
+            if hashlib.sha256(text).hexdigest().startswith(digits[1]):
+                return _parse_manifest(path, text)
+    return None
+
+
 def promote(entry: Path, version: str) -> None:
     """Let `version` serve from the next load on. Raises ConfigError where there is none."""
     known = versions(entry)

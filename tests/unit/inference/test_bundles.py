@@ -18,6 +18,7 @@ from eyeline.inference.bundles import (
     load_bundle,
     locate,
     locate_canary,
+    pinned,
     promote,
     remember_canary,
     rollback,
@@ -233,6 +234,24 @@ def test_a_file_that_is_no_zip_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(b"PK not really")
     with pytest.raises(ConfigError, match=r"not a readable \.zip"):
         load_bundle(tmp_path / "a.zip")
+
+
+def test_the_version_in_a_result_leads_to_the_digests_that_it_stands_for(bundle: Path, tmp_path: Path) -> None:
+    loaded = load_bundle(bundle)
+    assert pinned(bundle.parent, "brightness", loaded.version) == loaded.files
+    archive = tmp_path / "zipped" / "brightness.zip"
+    archive.parent.mkdir()
+    with zipfile.ZipFile(archive, "w") as written:
+        for file in (*loaded.files, "MANIFEST.sha256"):
+            written.write(bundle / file, f"brightness/{file}")
+    load_bundle(archive)
+    assert pinned(archive.parent, "brightness", loaded.version) == loaded.files
+    for name, version in (
+        ("brightness", "1.0.0+" + 12 * "0"),
+        ("brightness", "1.0.0"),
+        ("../models/brightness", loaded.version),
+    ):
+        assert pinned(bundle.parent, name, version) is None
 
 
 def test_models_of_the_folder_win_over_bundled_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

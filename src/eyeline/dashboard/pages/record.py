@@ -1,7 +1,7 @@
 """One result as evidence: the picture with what was said of it, where it came from, and its place in the audit."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,15 +9,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from eyeline.core.access import Principal
-from eyeline.core.clock import utcnow
+from eyeline.core.clock import parse_time, utcnow
 from eyeline.core.errors import BackendError
 from eyeline.core.ids import is_uuid
 from eyeline.core.pages import Page, principal_of
-from eyeline.core.types import Detection, Result
+from eyeline.core.types import Detection, ModelRef, Result
 from eyeline.dashboard.cases import alerts_of
 from eyeline.dashboard.format import PALETTE
 from eyeline.dashboard.pictures import DOUBTFUL, colour_of, known_labels
 from eyeline.dashboard.shell import Room, Shell, unknown
+from eyeline.inference.bundles import pinned
 from eyeline.inference.rollout import askable
 from eyeline.stores.pictures import original_of
 from eyeline.stores.results.base import ResultQuery
@@ -52,6 +53,14 @@ class Stage:
     seconds: float
     x: float
     width: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answerer:
+    """A model that answered; `files` are the digests that its version stands for, where that version is here still."""
+
+    model: ModelRef
+    files: Mapping[str, str] | None
 
 
 def _pages(shell: Shell) -> tuple[Page, ...]:
@@ -93,6 +102,8 @@ class RecordPage:
             stages=_stages(result),
             verdicts=[_told(record) for record in reversed(verdicts)],
             proof=await self._proof(result),
+            models=await asyncio.to_thread(self._answerers, result),
+            clock=await self._clock(result),
             alerts=await alerts_of(self._sources, who, result.id),
             zone=site.timezone if site else "UTC",
             printed_at=utcnow(),
@@ -108,6 +119,18 @@ class RecordPage:
         if result is None or not who.sees(result.site):
             raise unknown("result", id)
         return result
+
+    def _answerers(self, result: Result) -> list[Answerer]:
+        folder = self._sources.settings.inference.models
+        return [Answerer(model=model, files=pinned(folder, model.name, model.version)) for model in result.models]
+
+    async def _clock(self, result: Result) -> dict[str, Any] | None:
+        """What the camera said last of a clock that is off, and when: a record does not keep it."""
+        report = (await self._sources.results.cameras()).get(result.camera or "") or {}
+        conditions = (report.get("health") or {}).get("conditions") or {}
+        if report.get("site") != result.site or "clock" not in conditions:
+            return None
+        return {"said": conditions["clock"], "at": parse_time(report["reported_at"])}
 
     async def _replays(self, result: Result, who: Principal) -> list[Result]:
         """The record, and what other models answered when they were asked about its picture; the first first."""
