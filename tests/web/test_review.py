@@ -5,6 +5,7 @@ import json
 import re
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -203,6 +204,35 @@ def test_a_record_prints_on_one_page_with_its_hash(page: Watched, full: Site, tm
     assert HOSTILE in text
     assert re.search("settled long ago.*Resolved.*Real", text)
     assert "Pause" not in text
+
+
+def test_a_record_shows_what_was_corrected_and_its_way_and_gives_its_pack_and_address(page: Watched) -> None:
+    tab = page.page
+    tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    tab.goto(f"/audit/{CORRECTED}")
+    tab.get_by_role("link", name="Difference").click()
+    tab.wait_for_url("**show=difference")
+    changes = [f".record__boxes tr:nth-child({number}) td:last-child" for number in (1, 2, 3)]
+    assert [tab.locator(each).inner_text() for each in changes] == ["removed", "added", "added"]
+    drawn = [
+        tab.locator(f".record__frame .box{kind}").count() for kind in ("--removed", "--added", "--struck", "--inner")
+    ]
+    assert drawn == [1, 2, 1, 1]
+    stages = tab.locator(".record__timings tr")
+    assert stages.locator("th").all_inner_texts() == ["fetch", "decode", "preprocess", "infer", "postprocess"]
+    bars = stages.locator("rect").evaluate_all(
+        "found => found.map(each => [each.x, each.width].map(of => of.baseVal.value))"
+    )
+    ends = [sum(bar) for bar in bars]
+    assert [bar[0] for bar in bars] == pytest.approx([0, *ends[:-1]], abs=0.05)
+    assert ends[-1] == pytest.approx(100, abs=0.05)
+    tab.get_by_role("button", name="Copy link").click()
+    expect(tab.locator(".toast")).to_have_text("The address is copied")
+    assert tab.evaluate("navigator.clipboard.readText()") == tab.url
+    with tab.expect_download() as waited:
+        tab.get_by_role("link", name="Evidence pack").click()
+    with zipfile.ZipFile(waited.value.path()) as pack:
+        assert {"original.jpeg", "corrected.png", "record.json"} <= set(pack.namelist())
 
 
 def test_a_search_is_typed_narrowed_and_says_what_excluded_everything(page: Watched) -> None:
