@@ -18,9 +18,14 @@ class Seen(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        if "main" in (tag for tag, _ in self.tags) and self.tags[-1][0] not in {"script", "h1"}:
+            self.words += data.strip()
 
 
 @pytest.mark.parametrize("visit", PAGES, ids=lambda visit: visit.name)
@@ -33,6 +38,7 @@ def test_a_page_has_its_landmarks_and_nothing_from_elsewhere(visit: Visit, site_
     tags = [tag for tag, _ in seen.tags]
     assert [tags.count(tag) for tag in ("main", "h1", "header")] == [1, 1, 1]
     assert f">{visit.heading}</h1>" in answer.text
+    assert len(seen.words) > 20, "without scripts there is nothing to read"
     assert 'aria-current="page"' in answer.text
     assert OUTSIDE.findall(answer.text) == []
     assert [
