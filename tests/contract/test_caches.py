@@ -8,7 +8,7 @@ import pytest
 
 from eyeline.core.errors import CacheError
 from eyeline.stores.cache import open_cache
-from eyeline.stores.cache.base import Cache
+from eyeline.stores.cache.base import Cache, SharedBuckets
 
 SHORT = 0.15
 LONG = 60.0
@@ -112,3 +112,20 @@ async def test_what_begins_so_is_forgotten_and_nothing_else(cache: Cache) -> Non
     assert left == []
     assert await cache.get("answer/north/ab/1") == b"x"
     assert await cache.get("leader/north/aa/1") == b"x"
+
+
+async def test_what_is_taken_of_a_bucket_is_taken_for_all_and_only_so_much_is_owed(
+    cache: Cache, open_one: Open
+) -> None:
+    other = open_one()
+    if not isinstance(cache, SharedBuckets) or not isinstance(other, SharedBuckets):
+        pytest.skip("a cache of one machine: the one gateway there goes by its own buckets")
+    slow = {"rate": 0.01, "burst": 4.0}  # so slow that no machine is slow beside it
+    assert await cache.draw({"a": 3.0, "b": 1.0}, **slow) == pytest.approx([1.0, 3.0], abs=0.1)
+    assert await other.draw({"a": 3.0}, **slow) == pytest.approx([-2.0], abs=0.1)
+    assert await cache.draw({"a": -1.0, "b": -9.0}, **slow) == pytest.approx([-1.0, 4.0], abs=0.1)
+    assert await other.draw({"a": 1e6}, **slow) == pytest.approx([-40.0], abs=0.1)
+    fast = {"rate": 20.0, "burst": 2.0}
+    assert await cache.draw({"c": 2.0}, **fast) == pytest.approx([0.0], abs=0.1)
+    await asyncio.sleep(0.06)
+    assert 1.0 <= (await other.draw({"c": 0.0}, **fast))[0] <= 2.0

@@ -23,6 +23,7 @@ from eyeline.stores.blobs import open_blobs
 from eyeline.stores.cache import open_cache
 from eyeline.stores.results import open_results
 from eyeline.stores.results.base import AlertRow, DeliveryRow, ItemRow, KeyRow, SightingRow
+from tests.contract.servers import redis_cache_url
 from tests.gateways import Running, jpeg, running, settings_for
 from tests.system import TLS
 
@@ -460,3 +461,21 @@ async def test_each_key_has_its_own_rate_and_is_told_when_to_come_back(tmp_path:
         assert int(refused[0].headers["retry-after"]) >= 1
         other = {"Authorization": f"Bearer {secrets['viewer', 'all']}"}
         assert (await here.client.get("/v1/sites", headers=other)).status_code == 200
+
+
+async def test_two_gateways_with_one_cache_give_a_key_its_rate_once(tmp_path: Path) -> None:
+    configured, secrets = keys()
+    tree: dict[str, Any] = {"keys": configured, "gateway": {"rate": 0.1}, "cache": {"url": redis_cache_url()}}
+    async with (
+        running(tmp_path / "a", key=secrets["admin", "all"], **tree) as here,
+        running(tmp_path / "b", key=secrets["admin", "all"], **tree) as there,
+    ):
+        given = [(await each.client.get("/v1/sites")).status_code for each in (here, there)]
+        assert given == [200, 200]  # within a moment both may give their burst, of one here
+        async with asyncio.timeout(20):
+            while True:
+                answer = await there.client.get("/v1/sites")
+                assert answer.status_code == 429
+                if int(answer.headers["retry-after"]) > 1 / 0.1:  # what the other gave is owed as well
+                    break
+                await asyncio.sleep(0.02)

@@ -1,7 +1,7 @@
 """Full is said, not suffered: what is refused before a body is read, and why.
 
-`Admission` bounds the line of unfinished jobs by count and by expected wait; `RateLimit` bounds one key; `ByteBudget`
-bounds the bytes of bodies in memory.
+`Admission` bounds the line of unfinished jobs by count and by expected wait; `ByteBudget` bounds the bytes of bodies in
+memory. What bounds one key is in rates.py.
 """
 
 import asyncio
@@ -256,51 +256,6 @@ class Place:
 
 def _full(why: str, wait: float) -> Overloaded:
     return Overloaded(f"full: {why}; try again later", retry_after=min(max(wait, 1.0), 5.0))
-
-
-class RateLimit:
-    """A token bucket for each key: `rate` a second, with `burst` at once (a quarter of a second's worth, where not given)."""
-
-    LARGEST = 10_000  # buckets; the one unused longest goes first
-
-    def __init__(
-        self,
-        rate: float,
-        clock: Callable[[], float] = time.monotonic,
-        *,
-        burst: float | None = None,
-        told: str = "this key may send {rate:g} requests a second; slow down",
-    ) -> None:
-        self._rate = rate
-        self._burst = burst or max(1.0, rate / 4)
-        self._clock = clock
-        self._told = told
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
-
-    def take(self, key: str) -> None:
-        """One request. Raises Overloaded with the time until the next one fits."""
-        if not self._rate:
-            return
-        tokens, now = self._tokens(key)
-        enough = tokens >= 1.0
-        self._keep(key, tokens - 1.0 if enough else tokens, now)
-        if not enough:
-            raise Overloaded(self._told.format(rate=self._rate), retry_after=(1.0 - tokens) / self._rate)
-
-    def give_back(self, key: str) -> None:
-        """That one does not count."""
-        tokens, now = self._tokens(key)
-        self._keep(key, min(self._burst, tokens + 1.0), now)
-
-    def _tokens(self, key: str) -> tuple[float, float]:
-        now = self._clock()
-        tokens, then = self._buckets.pop(key, (self._burst, now))
-        return min(self._burst, tokens + (now - then) * self._rate), now
-
-    def _keep(self, key: str, tokens: float, now: float) -> None:
-        self._buckets[key] = (tokens, now)
-        if len(self._buckets) > self.LARGEST:
-            self._buckets.popitem(last=False)
 
 
 class ByteBudget:

@@ -133,6 +133,7 @@ class Gateway:
                 watch(state),
                 state.recorder.run(),
                 guard.sweep(),
+                *state.sharing(),
             ]
             tasks = [await stack.enter_async_context(_background(each)) for each in work]
             serving = asyncio.create_task(server.serve(sockets=[listener]))

@@ -19,8 +19,8 @@ from eyeline.core.clock import utcnow
 from eyeline.core.errors import BackendError, Unauthorised
 from eyeline.core.settings import GatewaySettings
 from eyeline.core.telemetry import logger, printable
-from eyeline.gateway.limits import RateLimit
 from eyeline.gateway.passwords import LONGEST, Passwords
+from eyeline.gateway.rates import RateLimit
 from eyeline.stores.results.base import Action, ResultStore, SessionRow, UserRow
 
 log = logger("gateway")
@@ -77,8 +77,10 @@ class Sessions:
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self.passwords = passwords or Passwords()
         told = "too many wrong passwords; try again later"
-        self._names = RateLimit(1 / TRY_AGAIN, burst=TRIES, told=told)
-        self._addresses = RateLimit(1 / ADDRESS_AGAIN, burst=ADDRESS_TRIES, told=told)
+        self._names = RateLimit(1 / TRY_AGAIN, name="name", burst=TRIES, told=told)
+        self._addresses = RateLimit(1 / ADDRESS_AGAIN, name="address", burst=ADDRESS_TRIES, told=told)
+        #: What bounds the tries.
+        self.limits = (self._names, self._addresses)
 
     async def recognise(self, headers: Headers, *, counts: bool = True) -> Principal | None:
         """Who is signed in by this cookie; None where nobody is. With `counts`, it is used now, and lives on.

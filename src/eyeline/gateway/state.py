@@ -1,6 +1,6 @@
 """What the routes of one gateway share."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +19,9 @@ from eyeline.gateway.auth import Keyring
 from eyeline.gateway.fetch import Fetcher
 from eyeline.gateway.follow import Follower
 from eyeline.gateway.ingest import Intake
-from eyeline.gateway.limits import Admission, ByteBudget, RateLimit
+from eyeline.gateway.limits import Admission, ByteBudget
 from eyeline.gateway.params import Known
+from eyeline.gateway.rates import RateLimit
 from eyeline.gateway.recorder import Recorder
 from eyeline.gateway.relay import Relay
 from eyeline.gateway.report import Operations
@@ -29,7 +30,7 @@ from eyeline.gateway.sessions import Sessions
 from eyeline.inference.servers import Servers
 from eyeline.queues.base import Queue
 from eyeline.stores.blobs.base import BlobStore
-from eyeline.stores.cache.base import Cache
+from eyeline.stores.cache.base import Cache, SharedBuckets
 from eyeline.stores.cache.definitions import Definitions
 from eyeline.stores.results.base import ResultStore
 
@@ -120,6 +121,12 @@ class State:
         """A request failed; remember it if that is about a part of ours. Whoever watches the part forgets it again."""
         if isinstance(error, BlobError) and error.transient:
             self.troubles["blobs"] = str(error)
+
+    def sharing(self) -> list[Coroutine[Any, Any, None]]:
+        """What makes the limits those of all gateways together, to be run for ever; nothing where they share no cache."""
+        cache = self.cache
+        limits = (self.rate, *self.sessions.limits)
+        return [limit.share(cache) for limit in limits] if isinstance(cache, SharedBuckets) else []
 
     def __post_init__(self) -> None:
         gateway = self.settings.gateway

@@ -1,6 +1,5 @@
 """Full is said: by count, by expected wait, and never because of jobs that merely take several attempts."""
 
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -8,7 +7,7 @@ import pytest
 
 from eyeline.core.errors import Overloaded
 from eyeline.core.types import Lane
-from eyeline.gateway.limits import PATIENCE, POLL, UNHURRIED, Admission, ByteBudget, RateLimit
+from eyeline.gateway.limits import PATIENCE, POLL, UNHURRIED, Admission, ByteBudget
 from eyeline.stores.results.base import ResultStore, Unfinished
 
 
@@ -193,26 +192,6 @@ async def test_a_refusal_says_when_to_come_back() -> None:
     with pytest.raises(Overloaded) as refused:
         line.admission.enter("live")
     assert 1.0 <= refused.value.retry_after <= 5.0
-
-
-def test_a_key_gets_its_rate_over_time_and_others_are_not_touched() -> None:
-    now = 0.0
-    limit = RateLimit(20, lambda: now)
-    taken = 0
-    for _ in range(2000):
-        now += 0.005
-        with suppress(Overloaded):
-            limit.take("a")
-            taken += 1
-    assert taken == pytest.approx(200, rel=0.05)
-    limit.take("b")
-
-
-def test_the_buckets_are_bounded() -> None:
-    limit = RateLimit(1, lambda: 0.0)
-    for number in range(limit.LARGEST + 50):
-        limit.take(str(number))
-    assert len(limit._buckets) <= limit.LARGEST + 1
 
 
 def test_bodies_share_a_budget_and_give_it_back() -> None:

@@ -1,6 +1,6 @@
 """The promise of every cache: small values that may vanish at any time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 
@@ -29,6 +29,22 @@ class Cache(Protocol):
 
     async def close(self) -> None:
         """Give back connections. Idempotent."""
+        ...
+
+
+#: How many times its burst a bucket may owe: a clock that is set back must not close it for hours.
+OWED = 10.0
+
+
+@runtime_checkable
+class SharedBuckets(Protocol):
+    """What a cache of many machines has besides: buckets of tokens, each filled with `rate` a second up to `burst`."""
+
+    async def draw(self, taken: Mapping[str, float], *, rate: float, burst: float) -> list[float]:
+        """Note that so many tokens were taken of these keys' buckets (below 0: given back), atomically over all processes.
+
+        What is left in each, in that order; below 0 is owed. Whatever is taken, ten bursts are owed at most. Raises CacheError.
+        """
         ...
 
 

@@ -1,10 +1,11 @@
 """The cache for tests and single processes: a dictionary. Caches of the same URL share their entries."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from weakref import WeakValueDictionary
 
 from eyeline.core.clock import lease_now
 from eyeline.core.errors import CacheError
+from eyeline.stores.cache.base import OWED
 
 #: Entries above which the oldest are forgotten.
 MOST = 100_000
@@ -58,6 +59,16 @@ class MemoryCache:
         self._check_open()
         for key in [key for key in self._entries if key.startswith(tuple(beginnings))]:
             del self._entries[key]
+
+    async def draw(self, taken: Mapping[str, float], *, rate: float, burst: float) -> list[float]:
+        """See `SharedBuckets.draw`. What is kept is when the bucket was, or will be, empty."""
+        now, span, left = self._clock(), burst / rate, []
+        for key, tokens in taken.items():
+            empty = max(float(await self.get(key) or "-inf"), now - span) + tokens / rate
+            empty = min(max(empty, now - span), now + OWED * span)
+            await self.set(key, repr(empty).encode(), ttl=empty - now + span)
+            left.append((now - empty) * rate)
+        return left
 
     async def close(self) -> None:
         """See `Cache.close`."""

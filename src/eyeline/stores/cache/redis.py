@@ -5,7 +5,7 @@ A cache that is away costs its callers two seconds at most: they go on without i
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -16,6 +16,7 @@ from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissi
 
 from eyeline.core.errors import CacheError
 from eyeline.core.settings import mask
+from eyeline.stores.cache.base import OWED
 
 #: Seconds that one command may take with everything: connecting, and the one retry that an idle connection's end needs.
 PATIENCE = 1.8
@@ -30,6 +31,20 @@ redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return false
 """
 FORGET = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end return false"
+
+#: What is kept is when the bucket was, or will be, empty, by the server's clock; the entry ends when it is full.
+DRAW = """
+local time = redis.call('TIME')
+local now, left = time[1] + time[2] / 1000000, {}
+local rate, span, owed = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+for n, key in ipairs(KEYS) do
+  local empty = math.max(tonumber(redis.call('GET', key) or 0), now - span) + ARGV[3 + n] / rate
+  empty = math.min(math.max(empty, now - span), now + owed)
+  redis.call('SET', key, string.format('%.6f', empty), 'PX', math.max(1, math.ceil((empty - now + span) * 1000)))
+  left[n] = string.format('%.6f', (now - empty) * rate)
+end
+return left
+"""
 
 
 class RedisCache:
@@ -77,6 +92,12 @@ class RedisCache:
                 await self._ask("unlink", *found)
             if cursor == 0:
                 return
+
+    async def draw(self, taken: Mapping[str, float], *, rate: float, burst: float) -> list[float]:
+        """See `SharedBuckets.draw`: one script for all of them."""
+        keys, span = [self._prefix + key for key in taken], burst / rate
+        left = await self._ask("eval", DRAW, len(keys), *keys, rate, span, OWED * span, *taken.values())
+        return [float(tokens) for tokens in left]
 
     async def close(self) -> None:
         """See `Cache.close`."""
