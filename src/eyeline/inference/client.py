@@ -321,9 +321,10 @@ def _error(status: int, body: bytes, model: str) -> Exception:
 
 def _reason(body: bytes) -> str:
     try:
-        return msgspec.json.decode(body, type=protocol.Failure).error
+        said = msgspec.json.decode(body, type=protocol.Failure).error
     except msgspec.MsgspecError:
-        return body[:200].decode(errors="replace")
+        said = ""
+    return said or body[:200].decode(errors="replace")
 
 
 def _eyeline_parameters(body: bytes) -> str | None:
