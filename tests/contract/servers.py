@@ -33,6 +33,8 @@ T = TypeVar("T")
 
 #: Who runs what refuses to run as root.
 NOBODY = 65534
+#: The role that PostgreSQL asks for a password; all others are trusted.
+GUARDED = "guarded"
 
 
 # ---------------------------------------------------------------- the servers
@@ -102,6 +104,8 @@ class Postgres:
             locale = ["--locale=C", "-E", "UTF8"]
             told = subprocess.run([*initdb, *locale], user=self._user, check=False, capture_output=True)
             assert told.returncode == 0, told.stderr.decode()
+            rules = data / "pg_hba.conf"  # the first one that fits counts
+            rules.write_text(f"host all {GUARDED} 127.0.0.1/32 scram-sha-256\n{rules.read_text()}")
         words = ["-h", "127.0.0.1", "-p", str(self.port), "-k", str(data), "-c", "fsync=off"]
         run = [str(programs / "postgres"), "-D", str(data), *words, "-c", "max_connections=200", *more]
         self._server = _serve(run, self.folder, self.port, user=self._user)
@@ -310,6 +314,19 @@ def sqs() -> str:
     request = urllib.request.Request(ministack(), b"{}", head)
     urllib.request.urlopen(request, timeout=60).close()
     return ministack()
+
+
+@cache
+def password() -> str:
+    """What `GUARDED` has to show."""
+    made = f"CANARY p@ss/w:örd {uuid4().hex}"
+    _sql(f"{postgres()}/postgres", f"CREATE ROLE {GUARDED} SUPERUSER LOGIN PASSWORD '{made}'")
+    return made
+
+
+def guarded(url: str, shown: str) -> str:
+    """The same database, for who shows that password."""
+    return url.replace("//postgres@", f"//{GUARDED}:{quote(shown, safe='')}@")
 
 
 #: What tansu needs: its lag is exact for batches of one message only, and a group is formed after half a session.

@@ -13,7 +13,7 @@ from eyeline.core.errors import QueueError
 from eyeline.core.types import Message
 from eyeline.queues import open_queue
 from eyeline.queues.base import Queue
-from tests.contract.servers import elsewhere, free_port
+from tests.contract.servers import GUARDED, elsewhere, free_port, guarded, password, postgres
 
 #: Seconds within which an outage is told, and what a busy machine adds to it.
 TOLD, SLACK = 3.0, 1.5
@@ -120,6 +120,20 @@ async def test_a_secret_in_the_url_is_in_no_error(server_url: str) -> None:
         await queue.put_many([a_message()])
     assert "CANARY" not in str(caught.value)
     await queue.close()
+
+
+async def test_postgresql_is_shown_its_password_and_a_wrong_one_is_told_without_it() -> None:
+    url = f"{postgres()}/postgres?schema={GUARDED}"
+    queue = open_queue(guarded(url, password()), ["parcels.live"])
+    await queue.put_many([a_message()])
+    assert [delivery.body for delivery in await queue.receive(1, 5.0, 30.0)] == [b"one"]
+    await queue.close()
+    stranger = open_queue(guarded(url, "CANARY-guess"), ["parcels.live"])
+    with pytest.raises(QueueError, match=f"password.*{GUARDED}") as caught:
+        await stranger.put_many([a_message()])
+    assert not caught.value.transient
+    assert "CANARY" not in str(caught.value)
+    await stranger.close()
 
 
 async def test_opening_a_queue_needs_no_server(server_url: str, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from eyeline.stores.results.base import NewJob, ResultQuery
 from eyeline.stores.results.postgresql import PostgresqlResults
 from eyeline.stores.results.schema import metadata
 from eyeline.stores.results.upgrade import HEAD, current, differences
-from tests.contract.servers import Postgres, emptied_database, free_port, new_database
+from tests.contract.servers import Postgres, emptied_database, free_port, guarded, new_database, password
 from tests.contract.test_results import make_job, make_result
 
 
@@ -33,6 +33,20 @@ async def store(url: str) -> AsyncIterator[PostgresqlResults]:
     opened = PostgresqlResults(url)
     yield opened
     await opened.close()
+
+
+async def test_a_password_lets_us_in_and_a_wrong_one_is_told_without_it(url: str) -> None:
+    store, result = PostgresqlResults(guarded(url, password())), make_result(make_job(1))
+    assert await store.save_many([result]) == {result.id}
+    assert len(await store.tail(0, 10, wait=5.0)) == 1  # by the connection of the bell, too
+    await store.close()
+    stranger = PostgresqlResults(guarded(url, "CANARY-guess"))
+    for work in (stranger.save_many([result]), stranger.get(result.id)):
+        with pytest.raises(StoreError, match=r"does not let us in.*password.*check user, password") as caught:
+            await work
+        assert not caught.value.transient
+        assert "CANARY" not in str(caught.value)
+    await stranger.close()
 
 
 class Slow(PostgresqlResults):
