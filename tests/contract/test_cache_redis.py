@@ -1,10 +1,6 @@
 """What a cache across the network must not do: hold anybody up, or keep what nobody asked it to."""
 
 import asyncio
-import contextlib
-import shutil
-import ssl
-import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -17,7 +13,8 @@ from eyeline.core.errors import CacheError, QueueError
 from eyeline.queues.redis import RedisQueue
 from eyeline.stores.cache import open_cache
 from eyeline.stores.cache.redis import RedisCache
-from tests.contract.servers import free_port, missing, redis_cache_url, valkey
+from tests.contract.proxy import Proxy, tls
+from tests.contract.servers import free_port, redis_cache_url, valkey
 
 BOUND = 2.0  # seconds after which a caller goes on without the cache
 
@@ -51,41 +48,6 @@ async def test_a_server_that_does_not_answer_is_told_in_two_seconds() -> None:
     assert seconds < BOUND + 0.5  # half a second for a busy machine
     await cache.close()
     server.close()
-
-
-class Proxy:
-    """Between a client and a server: cuts connections, or speaks TLS to the client (this build of the server does not)."""
-
-    def __init__(self, port: int, context: ssl.SSLContext | None = None) -> None:
-        self._port = port
-        self._context = context
-        self._writers: list[asyncio.StreamWriter] = []
-
-    async def start(self) -> int:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._context)
-        port: int = self._server.sockets[0].getsockname()[1]
-        return port
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        theirs, ours = await asyncio.open_connection("127.0.0.1", self._port)
-        self._writers += [writer, ours]
-        await asyncio.gather(_pipe(reader, ours), _pipe(theirs, writer))
-
-    def cut(self) -> None:
-        for writer in self._writers:
-            writer.transport.abort()
-        self._writers.clear()
-
-    def close(self) -> None:
-        self.cut()
-        self._server.close()
-
-
-async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError, ssl.SSLError):
-        while data := await reader.read(65536):
-            writer.write(data)
-    writer.close()
 
 
 @pytest.fixture
@@ -137,15 +99,7 @@ async def test_a_user_that_is_refused_will_be_refused_again() -> None:
 
 
 async def test_rediss_is_tls_and_trusts_only_who_is_known(tmp_path: Path) -> None:
-    if shutil.which("openssl") is None:
-        missing("no certificate for the TLS case: install openssl")
-    words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=127.0.0.1"
-    files = ["-keyout", f"{tmp_path}/key.pem", "-out", f"{tmp_path}/cert.pem"]
-    more = ["-addext", "subjectAltName=IP:127.0.0.1", *files]
-    subprocess.run(["openssl", *words.split(), *more], check=True, capture_output=True)
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
-    between = Proxy(urlsplit(valkey()).port or 0, context)
+    between = Proxy(urlsplit(valkey()).port or 0, tls(tmp_path))
     url = f"rediss://127.0.0.1:{await between.start()}/0?prefix={time.time_ns()}:"
     known, stranger = open_cache(f"{url}&ssl_ca_certs={tmp_path}/cert.pem"), open_cache(url)
     await known.set("k", b"v", ttl=60)

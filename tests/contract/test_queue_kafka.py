@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from eyeline.core.errors import ConfigError
+from eyeline.core.errors import ConfigError, QueueError
 from eyeline.core.types import Delivery, Message
 from eyeline.queues import open_queue
 from eyeline.queues.base import Leaving, Queue
-from tests.contract.servers import QUEUE_SERVERS
+from tests.contract.proxy import Proxy, tls
+from tests.contract.servers import QUEUE_SERVERS, TANSU, Tansu
 
 LONG = 60.0
 TOPICS = ["parcels.live"]
@@ -104,3 +105,20 @@ async def test_a_partition_that_moved_is_lost_and_when_it_comes_back_its_message
 def test_an_address_without_a_broker_is_refused() -> None:
     with pytest.raises(ConfigError, match="no address"):
         open_queue("kafka:///prefix")
+
+
+async def test_tls_is_spoken_where_the_url_says_so_and_only_with_who_is_known(tmp_path: Path) -> None:
+    broker = Tansu()
+    between = Proxy(broker.port, tls(tmp_path))
+    broker.advertised = await between.start()
+    broker.start()
+    url = f"kafka://127.0.0.1:{broker.advertised}/tls?partitions=1&{TANSU}&security.protocol=SSL"
+    known, stranger = open_queue(f"{url}&ssl.ca.location={tmp_path}/cert.pem", TOPICS), open_queue(url, TOPICS)
+    await known.put_many([a_message()])
+    assert (await known.stats()).depth == 1
+    with pytest.raises(QueueError, match="certificate verify failed"):
+        await stranger.put_many([a_message()])
+    await known.close()
+    await stranger.close()
+    between.close()
+    broker.stop()

@@ -13,7 +13,8 @@ from eyeline.core.errors import QueueError
 from eyeline.core.types import Message
 from eyeline.queues import open_queue
 from eyeline.queues.base import Queue
-from tests.contract.servers import GUARDED, elsewhere, free_port, guarded, password, postgres
+from tests.contract.proxy import Proxy
+from tests.contract.servers import GUARDED, Tansu, elsewhere, free_port, guarded, password, postgres
 
 #: Seconds within which an outage is told, and what a busy machine adds to it.
 TOLD, SLACK = 3.0, 1.5
@@ -54,44 +55,28 @@ async def test_a_server_that_is_away_is_told_within_seconds_as_transient(server_
     )
 
 
-class Proxy:
-    """Passes bytes on to a server, until it is told to be silent; then it only takes them."""
-
-    def __init__(self, behind: int) -> None:
-        self._behind = behind
-        self._speaks = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._speaks.set()
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", self._behind)
-        for source, sink in ((reader, inner_writer), (inner_reader, writer)):
-            task = asyncio.create_task(self._pump(source, sink))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await source.read(65536):
-                await self._speaks.wait()
-                sink.write(data)
-        sink.close()
-
-    def fall_silent(self) -> None:
-        self._speaks.clear()
-
-    def speak(self) -> None:
-        self._speaks.set()
-
-
-async def test_a_server_that_falls_silent_is_told_within_seconds_and_used_again_afterwards(server_url: str) -> None:
-    if server_url.startswith("kafka"):
-        pytest.skip("a Kafka client goes to the address that the broker gives of itself, past any proxy")
+@pytest.fixture
+async def proxied(server_url: str) -> AsyncIterator[tuple[Proxy, str]]:
+    """A proxy before the server, and the queue's URL by it. Kafka's clients go where the broker says: to the proxy."""
     port = re.search(r"127\.0\.0\.1:(\d+)", server_url)
     assert port is not None
-    proxy = Proxy(int(port[1]))
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
-    queue = open_queue(elsewhere(server_url, server.sockets[0].getsockname()[1]), ["parcels.live"])
+    broker = Tansu() if server_url.startswith("kafka") else None
+    proxy = Proxy(broker.port if broker else int(port[1]))
+    before = await proxy.start()
+    if broker:
+        broker.advertised = before
+        broker.start()
+    yield proxy, elsewhere(server_url, before)
+    proxy.close()
+    if broker:
+        broker.stop()
+
+
+async def test_a_server_that_falls_silent_is_told_within_seconds_and_used_again_afterwards(
+    proxied: tuple[Proxy, str],
+) -> None:
+    proxy, url = proxied
+    queue = open_queue(url, ["parcels.live"])
     await queue.put_many([a_message()])
     proxy.fall_silent()
     for call in (lambda: queue.put_many([a_message()]), queue.stats):
@@ -109,7 +94,6 @@ async def test_a_server_that_falls_silent_is_told_within_seconds_and_used_again_
     assert stats is not None
     assert stats.depth >= 1
     await queue.close()
-    server.close()
 
 
 async def test_a_secret_in_the_url_is_in_no_error(server_url: str) -> None:

@@ -59,6 +59,9 @@ _PERMANENT = frozenset(
     )
 )
 
+#: What the client tells aside, while its calls say only that nobody answers.
+_REFUSED = _PERMANENT | {KafkaError._SSL}  # noqa: SLF001 - the driver's public name for it
+
 Place = tuple[str, int]  # a Kafka topic and a partition
 
 
@@ -234,8 +237,17 @@ class KafkaQueue:
         """Make the topics that are not there."""
         if names <= self._made:
             return
-        admin = AdminClient(self._settings)
-        self._made |= set(admin.list_topics(timeout=PATIENCE).topics)
+        refusals: list[Any] = []
+        settings: Any = {**self._settings, "error_cb": refusals.append}
+        admin = AdminClient(settings)
+        try:
+            self._made |= set(admin.list_topics(timeout=PATIENCE).topics)
+        except KafkaException as problem:
+            admin.poll(0)  # only now it tells what stood in the way
+            told = [error for error in refusals if error.code() in _REFUSED]
+            if told:
+                raise KafkaException(told[-1]) from problem
+            raise
         new = [
             NewTopic(name, num_partitions=1 if ".retry-" in name else self._partitions, replication_factor=-1)
             for name in sorted(names - self._made)
