@@ -173,7 +173,6 @@ async def test_a_server_that_is_away_is_a_camera_that_is_offline(spool: Spool) -
         open_camera(CameraSettings(name="c", url=url, drop="newest"), spool.memory)
 
 
-@pytest.mark.soak
 async def test_the_agent_deletes_a_message_once_the_gateway_has_said_202(aws: Aws, tmp_path: Path) -> None:
     await aws.call("s3", "put_object", Bucket=aws.name, Key="one.jpg", Body=jpeg(9))
     await aws.send(event("one.jpg", bucket=aws.name))
