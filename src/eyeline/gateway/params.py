@@ -7,6 +7,8 @@ from difflib import get_close_matches
 from typing import get_args
 from urllib.parse import parse_qsl
 
+import msgspec
+
 from eyeline.core.access import Principal
 from eyeline.core.clock import parse_time, utcnow
 from eyeline.core.errors import InputError, TooLarge
@@ -128,9 +130,14 @@ def _meta(meta: dict[str, str]) -> dict[str, str]:
             raise InputError(f"meta key {_shown(key)}: use 1 to {MAX_META_KEY} printable characters")
         if len(value) > MAX_META_VALUE:
             raise TooLarge(f"meta.{key} has {len(value)} characters; at most {MAX_META_VALUE} are kept")
-    if sum(len(key.encode()) + len(value.encode()) for key, value in meta.items()) > MAX_META_TOTAL:
+    if sum(_written(key) + _written(value) for key, value in meta.items()) > MAX_META_TOTAL:
         raise TooLarge(f"the meta fields are over {MAX_META_TOTAL} bytes together; keep them short")
     return meta
+
+
+def _written(text: str) -> int:
+    """Bytes of it in the job's JSON, where a quotation mark takes two."""
+    return len(msgspec.json.encode(text)) - 2
 
 
 def _lane(text: str) -> Lane:
