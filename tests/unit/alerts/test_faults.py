@@ -1,5 +1,6 @@
 """A stream with known answers, and an engine that dies at every commit: nothing is missed, nothing has two ids."""
 
+import asyncio
 from collections import defaultdict
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -10,14 +11,17 @@ import pytest
 from eyeline.alerts import engine as engine_module
 from eyeline.alerts.engine import AlertEngine
 from eyeline.alerts.rules import Rule, compile_rule
-from eyeline.core.clock import utcnow
+from eyeline.alerts.sender import Sender
+from eyeline.core.clock import isoformat, utcnow
 from eyeline.core.ids import uuid7
 from eyeline.core.settings import rule_of
 from eyeline.core.types import Classification, Result
-from eyeline.stores.results import open_results
-from eyeline.stores.results.base import AlertQuery, AlertRow, ResultStore
+from eyeline.stores.results import open_results, rows
+from eyeline.stores.results.base import AlertQuery, AlertRow, DeliveryRow, ResultStore
+from eyeline.stores.results.sql import SqlResults
 
 CAMERAS, FRAMES, EVERY = 4, 500, 100  # 2,000 results; each camera has a burst of three in a hundred frames
+IDENTICAL = 10_000
 RULES: list[dict[str, Any]] = [
     {"name": "instant", "when": "label == 'damaged'", "cooldown": "5s"},
     {"name": "two of five", "when": "label == 'damaged'", "count": 2, "of": 5, "cooldown": "5s"},
@@ -143,4 +147,69 @@ async def test_an_engine_that_dies_at_every_commit_misses_nothing_and_gives_no_s
         (alert.id, to) for alert in alerts for to in ("ops", "log")
     }
     assert deaths >= 40
+    await store.close()
+
+
+class Deaf:
+    """A channel whose answers come when they are let go; it got what it got."""
+
+    def __init__(self) -> None:
+        self.got: list[str] = []
+        self.answers = asyncio.Event()
+
+    async def send(self, delivery: DeliveryRow) -> str:
+        self.got.append(delivery.id)
+        await self.answers.wait()
+        return "200"
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+async def died(sender: Sender, channel: Deaf) -> None:
+    """It sends, and its process ends before an answer comes."""
+    await sender.look()
+    async with asyncio.timeout(20):
+        while not channel.got:
+            await asyncio.sleep(0)
+    attempts = sender._under_way()
+    for attempt in attempts:
+        attempt.cancel()
+    await asyncio.gather(*attempts, return_exceptions=True)
+
+
+async def test_ten_thousand_identical_events_are_one_case_and_one_notification_whoever_takes_over(
+    tmp_path: Path,
+) -> None:
+    store = open_results(f"sqlite:///{tmp_path}/results.db")
+    assert isinstance(store, SqlResults)
+    await store.upgrade()
+    now = utcnow()
+    rule = compile_rule(rule_of({"name": "damaged", "when": "label == 'damaged'", "notify": ["ops"]}))
+    first = AlertEngine([rule], store, clock=lambda: now)
+    await first.load()
+    hit = next(result for result in the_stream(now) if result.classifications[0].label == "damaged")
+    await store.save_many([hit])
+    same, add = [rows.event_row(hit, isoformat(now))] * (IDENTICAL - 1), store._statements.add_event
+    await store._writer.write(lambda cursor: add.many(cursor, same))
+    due = [(await first.step())[1] for _ in range(10)]
+    assert due == [True] + [False] * 9  # one notification is owed, and it was said once
+    # the first one is stopped after its commit, and has sent nothing
+    second = AlertEngine([rule], store, clock=lambda: now)
+    await second.load()
+    while (await second.step())[0]:
+        pass
+    await second.keep()
+    [alert] = await every_alert(store)
+    assert alert.count == IDENTICAL
+    channel = Deaf()
+    await died(Sender({"ops": channel}, store, clock=lambda: now), channel)
+    channel.answers.set()
+    last = Sender({"ops": channel}, store, clock=lambda: now)
+    for _ in range(3):
+        await last.look()
+        await last.settled()
+    [delivery] = await store.list_deliveries(alert.id)
+    assert delivery.state == "delivered"
+    assert channel.got == [delivery.id] * 2  # once more, for it died while it sent, and under the same id
     await store.close()
