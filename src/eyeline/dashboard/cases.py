@@ -3,15 +3,19 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal, get_args
 
 from eyeline.core.access import Principal
+from eyeline.core.cases import Recorded
 from eyeline.dashboard.sources import Sources
 from eyeline.stores.results.base import AlertQuery, AlertRow, DeliveryRow, HistoryRow
 
 #: Alerts that are read for counts and for the wall; more than these are a flood, and the inbox pages through them all.
 MOST = 200
 SEVERITIES = ("critical", "warning", "info")
+
+#: What a line of a timeline says; `alerts.what.…` are its words. `other`: a newer release wrote it, beside this one.
+Line = Literal[Recorded, "opened", "told", "not_told", "seen", "other"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +55,7 @@ class Moment:
     """A line of an alert's timeline."""
 
     at: datetime
-    what: str
+    what: Line
     by: str = ""
     words: str = ""
 
@@ -93,7 +97,7 @@ def alerting(alerts: Sequence[AlertView], camera: str | None) -> set[str]:
 def timeline(alert: AlertRow, history: Sequence[HistoryRow], deliveries: Sequence[DeliveryRow]) -> list[Moment]:
     """Raised, told, done, in the order of time."""
     lines = [Moment(at=alert.opened_at, what="opened", words=alert.rule)]
-    lines += [Moment(at=entry.at, what=entry.what, by=entry.by, words=_said(entry)) for entry in history]
+    lines += [_recorded(entry) for entry in history]
     for row in deliveries:
         if row.delivered_at is not None:
             lines.append(Moment(at=row.delivered_at, what="told", words=row.channel))
@@ -102,6 +106,12 @@ def timeline(alert: AlertRow, history: Sequence[HistoryRow], deliveries: Sequenc
     if alert.last_at > alert.opened_at:
         lines.append(Moment(at=alert.last_at, what="seen"))
     return sorted(lines, key=lambda line: line.at)
+
+
+def _recorded(entry: HistoryRow) -> Moment:
+    if entry.what not in get_args(Recorded):
+        return Moment(at=entry.at, what="other", by=entry.by, words=str(entry.what))
+    return Moment(at=entry.at, what=entry.what, by=entry.by, words=_said(entry))
 
 
 def _said(entry: HistoryRow) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
-from eyeline.core.cases import Decision, Disposition, State
+from eyeline.core.cases import Decision, Disposition, Recorded, State
 from eyeline.core.types import Event, Job, Lane, Result, Status, VerdictKind
 from eyeline.stores.results.retaining import Retaining, Tallies
 from eyeline.stores.results.review import Doubt, Reviews
@@ -165,7 +165,7 @@ class HistoryRow:
     alert_id: str
     at: datetime
     by: str
-    what: str
+    what: Recorded
     version: int
     body: Mapping[str, Any]
 
