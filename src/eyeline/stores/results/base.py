@@ -182,6 +182,9 @@ class Decided:
     why: str = ""
 
 
+#: The state in which the alert engine keeps when it looked last (RFC 3339).
+ENGINE_CHECKED = "alerts/checked"
+
 #: pending: to be sent at `next_at` · held: by quiet hours or a snooze, until `next_at` · silenced: recorded, never sent ·
 #: summarised: told in a summary instead.
 DeliveryState = Literal["pending", "delivered", "failed", "held", "silenced", "summarised"]
