@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from eyeline.core.cases import Decision
+from eyeline.core.cases import Decision, Timed
 from eyeline.core.clock import utcnow
 from eyeline.core.ids import uuid7
 from eyeline.stores.results import open_results
@@ -66,7 +66,7 @@ async def owed(store: ResultStore, alert_id: str = "", **changes: Any) -> Delive
     return row
 
 
-def entry(alert: AlertRow, what: str = "escalate") -> HistoryRow:
+def entry(alert: AlertRow, what: Timed = "escalate") -> HistoryRow:
     return HistoryRow(
         id=uuid7(), alert_id=alert.id, at=LATER, by="", what=what, version=alert.version, body={"tier": 1}
     )

@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.browsers import INSTALL, Watched, chromium, watched_page
-from tests.dashboards import CORRECTED, FILED, ITEM, SITES, Site, cameras, dashboard, fill, settings_of
+from tests.dashboards import CORRECTED, FILED, HOSTILE, ITEM, SITES, Site, cameras, dashboard, fill, settings_of
 
 #: The way out where pictures that are kept are not of this machine, or not of these pages any more.
 ANEW = "make looks (and look at what it made)"
@@ -66,6 +66,10 @@ PAGES = (
 )
 
 
+#: The rule that is filed, and a maintenance window.
+ALERTS = {"rules": FILED, "silences": [{"reason": HOSTILE, "site": "north", "weekly": ["Sat 06:00-14:00"]}]}
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     program = chromium()
@@ -79,7 +83,7 @@ def browser() -> Iterator[Browser]:
 def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Six cameras, pictures, alerts. Tests add to it; nobody takes away."""
     folder = tmp_path_factory.mktemp("full")
-    with dashboard(settings_of(folder, sites=SITES, cameras=cameras(6), alerts={"rules": FILED})) as site:
+    with dashboard(settings_of(folder, sites=SITES, cameras=cameras(6), alerts=ALERTS)) as site:
         fill(site)
         yield site
 

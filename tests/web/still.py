@@ -23,12 +23,13 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw
 
+from eyeline.core.clock import isoformat
 from eyeline.core.figures import Sums, added
 from eyeline.core.ids import first_id
 from eyeline.core.settings import mask
 from eyeline.gateway.recorder import KEPT, WHOLE
 from eyeline.inference.bundles import MANIFEST
-from eyeline.stores.results.base import ReplicaRow, SeriesRow
+from eyeline.stores.results.base import ENGINE_CHECKED, ReplicaRow, SeriesRow
 from tests.dashboards import PARCEL, SITES, Site, cameras, dashboard, fill, settings_of
 from tests.fake_models import write_brightness_versions
 
@@ -137,7 +138,9 @@ def add_figures(site: Site) -> None:
 
 
 def add_reports(site: Site) -> None:
-    """What cameras and a worker say of themselves; one camera is in the dark, two are away."""
+    """What cameras, a worker and the alert engine say of themselves; one camera is in the dark, two are away."""
+    looked = isoformat(NOW - timedelta(seconds=2)).encode()
+    site.run(site.results.commit_alerts(state={ENGINE_CHECKED: looked}, alerts=[], deliveries=[]))
     site.run(site.results.report_replica(process("worker", 4712)))
     for number, camera in enumerate(site.settings.cameras[:4]):
         health = {"conditions": {"dark": "for 3 min"}} if number == 1 else {}

@@ -4,15 +4,16 @@ import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
+from typing import Any
 
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 from pypdf import PdfReader
 
-from eyeline.core.clock import utcnow
+from eyeline.core.clock import isoformat, utcnow
 from eyeline.dashboard.cases import alert_view
-from eyeline.dashboard.pages.alerts import HOURS, grouped
-from eyeline.stores.results.base import AlertHour, AlertRow, RuleRow
+from eyeline.dashboard.pages.alerts import SPARK, grouped
+from eyeline.stores.results.base import ENGINE_CHECKED, AlertHour, AlertRow, RuleRow
 from tests.browsers import Watched
 from tests.dashboards import HOSTILE, Site, made_alert, made_result
 
@@ -113,7 +114,60 @@ def test_a_rule_is_muted_by_a_form_which_wants_a_reason(full: Site) -> None:
         assert (HOSTILE in shown, f'name="silence" value="{told["id"]}"' in shown) == (False, True)
         assert client.post(f"{path}/unmute", data={"silence": "nobody"}).status_code == 404
         assert client.post(f"{path}/unmute", data={"silence": told["id"]}).status_code == 303
-        assert "quiet" not in {each["rule"] for each in client.get("/v1/silences").json()["silences"]}
+        form = {f"id.{row.id}": "on", "action": "mute", "reason": "the same for all that are ticked", "hours": "8"}
+        assert client.post("/alerts/actions", data=form).status_code == 303
+        [many] = [each for each in client.get("/v1/silences").json()["silences"] if each["rule"] == "quiet"]
+        assert (many["reason"], many["id"] == told["id"]) == (form["reason"], False)
+
+
+def test_what_was_given_up_is_sent_again_by_a_form_and_what_came_through_shows_its_answer(full: Site) -> None:
+    row = full.alert(full.result("belt-03"), rule="told")
+    [told] = full.run(full.results.list_deliveries(row.id))
+    with full.client() as client:
+
+        def shown(**changes: Any) -> str:
+            full.run(full.results.update_delivery(replace(told, **changes)))
+            return client.get("/alerts", params={"alert": row.id}).text
+
+        assert "202 queued as 7" in shown(state="delivered", answer="202 queued as 7")
+        assert f'name="delivery" value="{told.id}"' not in shown()
+        assert f'name="delivery" value="{told.id}"' in shown(state="failed", last_error="410: gone")
+        path = f"/alerts/{row.id}/resend"
+        assert client.post(path, data={"delivery": "another"}).status_code == 404
+        assert client.post(path, data={"delivery": told.id}).status_code == 303
+        assert client.post(path, data={"delivery": told.id}).status_code == 409
+    assert full.run(full.results.list_deliveries(row.id))[0].state == "pending"
+
+
+def test_an_engine_that_looks_no_more_is_not_taken_for_a_quiet_line(page: Watched, full: Site) -> None:
+    """And what it measured, how its case ended, and what was given up, are on the page."""
+
+    def checked(ago: float) -> None:
+        at = isoformat(utcnow() - timedelta(seconds=ago)).encode()
+        full.run(full.results.commit_alerts(state={ENGINE_CHECKED: at}, alerts=[], deliveries=[]))
+
+    made = full.alert(full.result("belt-05"), rule="rate")
+    row = replace(made, body={**made.body, "hit": {"label": "scratch", "share": 0.024, "of": 500}})
+    [told] = full.run(full.results.list_deliveries(row.id))
+    full.run(full.results.update_delivery(replace(told, state="failed", last_error="410: gone")))
+    full.run(full.results.commit_alerts(state={}, alerts=[row], deliveries=[]))
+    page.page.clock.install()
+    checked(ago=600)
+    shown = _open(page, row)
+    engine = shown.locator("#engine")
+    expect(engine).to_contain_text("▲ No engine has checked since")
+    expect(shown.locator("#detail .facts")).to_contain_text("2.4 % of 500 images · scratch · 1 hit")
+    shown.get_by_role("button", name="Send again").click()
+    expect(shown.locator(".toast").last).to_contain_text("Sent again: log")
+    assert full.run(full.results.list_deliveries(row.id))[0].state == "pending"
+    checked(ago=2)
+    shown.clock.run_for(11_000)
+    expect(engine).to_contain_text("● Engine checked")
+    over = {**row.body, "cleared_at": "2026-01-31T12:00:00Z", "cleared": "the share is 0.80%"}
+    full.run(full.results.commit_alerts(state={}, alerts=[replace(row, body=over)], deliveries=[]))
+    for part in (shown.locator(f'.alert[data-alert="{row.id}"]'), shown.locator("#detail")):
+        expect(part.locator("[data-f=over]")).to_have_text("◇ Cleared 06:00:00")
+    assert Axe().run(shown, "main").violations_count == 0
 
 
 def test_the_rule_is_told_as_it_was_when_it_raised_the_alert(full: Site) -> None:
@@ -145,7 +199,7 @@ def test_the_rule_is_told_as_it_was_when_it_raised_the_alert(full: Site) -> None
 def test_a_group_shows_when_its_alerts_were_opened() -> None:
     now = datetime(2026, 1, 31, 12, 30, tzinfo=UTC)
     row = made_alert(made_result("belt-01", "north", at=now))
-    since = now - timedelta(hours=HOURS - 1)
+    since = now - timedelta(hours=SPARK - 1)
     hour = AlertHour(rule=row.rule, camera="belt-01", site="north", start=now.replace(minute=0), count=3)
     hours = [hour, replace(hour, start=hour.start - timedelta(hours=23), count=1), replace(hour, camera="belt-02")]
     [group] = grouped([alert_view(row)], hours, since)
@@ -194,6 +248,17 @@ def test_those_that_are_ticked_are_noted_assigned_and_snoozed_together(page: Wat
     tick()
     shown.locator("#many").get_by_role("button", name="15 min").click()
     expect(shown.locator(".toast").last).to_contain_text("Snoozed: 2 alerts")
+    shown.keyboard.press("Escape")
+    tick()
+    shown.keyboard.press("Shift+M")
+    shown.keyboard.type("both belts stand still")
+    shown.keyboard.press("Enter")
+    expect(shown.locator(".toast").last).to_contain_text("Muted: together 0, together 1")
+    silenced = {each.rule: each for each in full.run(full.results.silences(utcnow()))}
+    assert {silenced[row.rule].camera for row in rows} == {"belt-04"}
+    shown.keyboard.press("z")
+    expect(shown.locator(".toast").last).to_contain_text("Not muted any more: together 0, together 1")
+    assert not {row.rule for row in rows} & {each.rule for each in full.run(full.results.silences(utcnow()))}
     for row in rows:
         found = full.run(full.results.get_alert(row.id))
         assert found is not None

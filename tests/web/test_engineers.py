@@ -200,7 +200,18 @@ def test_a_version_is_promoted_by_typing_its_models_name_with_a_reason(visitor: 
     expect(page.get_by_role("row", name=re.compile("^2.0.0 Live"))).to_be_visible()
     expect(page.locator(".timeline")).to_contain_text("brightness 1.0.0 → 2.0.0, ana: trained on the new belt")
     expect(page.get_by_text("is tried out")).to_have_count(0)
-    expect(page.get_by_role("button", name="Roll back")).to_be_visible()
+    # an alert that it raised leads back to the version before
+    alert = guarded.alert(guarded.result("belt-01", models=[ModelRef("brightness", "2.0.0+ab", "onnxruntime", "f32")]))
+    page.goto(f"/alerts?alert={alert.id}")
+    expect(page.locator("#fresh")).to_have_attribute("data-state", "live")
+    page.keyboard.press("b")
+    expect(form.get_by_role("heading", name="Roll back brightness?")).to_be_visible()
+    form.get_by_label("Type brightness to confirm").fill("brightness")
+    form.get_by_label("Why").fill("false alarms since noon")
+    form.get_by_role("button", name="Roll back").click()
+    expect(page.get_by_role("row", name=re.compile("^1.0.0 Live"))).to_be_visible()
+    expect(page.locator(".timeline")).to_contain_text("brightness 2.0.0 → 1.0.0, ana: false alarms since noon")
+    expect(page.get_by_role("dialog")).to_have_count(0)
 
 
 def test_another_model_is_asked_about_a_records_picture(visitor: Watched, guarded: Site) -> None:

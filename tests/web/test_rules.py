@@ -18,7 +18,7 @@ from eyeline.stores.results import open_results
 from eyeline.stores.results.base import AlertQuery
 from eyeline.stores.results.search import parse
 from tests.browsers import watched_page
-from tests.dashboards import Site
+from tests.dashboards import HOSTILE, Site
 from tests.system import until
 
 
@@ -85,6 +85,9 @@ def test_a_rule_is_made_tried_saved_and_raises_an_alert(browser: Browser, full: 
         full.result("belt-01")
         query = AlertQuery(rule="carton seen")
         until(lambda: bool(full.run(full.results.find_alerts(query))[0]), 60, "the rule raises an alert")
+        with full.client() as client:
+            assert "Engine checked" in client.get("/alerts").text
+            assert client.get("/v1/alerts?limit=1").json()["checked_at"] is not None
 
 
 def test_the_same_without_scripts_and_in_toml(full: Site) -> None:
@@ -108,6 +111,35 @@ def test_the_same_without_scripts_and_in_toml(full: Site) -> None:
         assert client.get("/rules/edit", params={"name": "rate"}).status_code == 404
         filed = client.get("/rules/edit", params={"name": "filed"})
         assert (filed.status_code, "from eyeline.toml" in filed.text) == (404, True)
+
+
+def test_a_camera_is_silenced_for_a_while_and_told_of_again(full: Site) -> None:
+    form = {
+        "camera": "belt-02",
+        "hours": "8",
+        "reason": f"belt is cleaned {HOSTILE}",
+        "weekly": "Sat 06:00-14:00, 22:00-06:00",
+    }
+    with full.client() as client:
+        for wrong in (
+            {"hours": "9"},
+            {"hours": "", "weekly": ""},
+            {"weekly": "Sat"},
+            {"reason": " "},
+            {"site": "south"},
+        ):
+            assert client.post("/rules/silences", data=form | wrong).status_code == 400, wrong
+        assert client.post("/rules/silences", data=form).headers["location"] == "/rules#silences"
+        [told] = [each for each in client.get("/v1/silences").json()["silences"] if each["camera"] == "belt-02"]
+        assert (told["site"], told["rule"], told["weekly"]) == ("north", None, ["Sat 06:00-14:00", "22:00-06:00"])
+        shown = client.get("/rules").text
+        assert "north · belt-02" in shown
+        assert HOSTILE not in shown
+        assert "Sat 06:00-14:00 · eyeline.toml" in shown, "one of the settings is listed, to be read"
+        assert f"/rules/silences/{told['id']}/end" in shown
+        assert client.post("/rules/silences/nobody/end").status_code == 404
+        assert client.post(f"/rules/silences/{told['id']}/end").status_code == 303
+        assert "north · belt-02" not in client.get("/rules").text
 
 
 @pytest.mark.parametrize(

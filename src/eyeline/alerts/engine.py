@@ -18,17 +18,17 @@ from eyeline.alerts.causes import LATEST, Memory
 from eyeline.alerts.drift import DriftWatch
 from eyeline.alerts.evaluator import Change, Evaluator
 from eyeline.alerts.rules import Rule
-from eyeline.core.clock import utcnow
+from eyeline.core.clock import isoformat, utcnow
 from eyeline.core.ids import derived_id
 from eyeline.core.telemetry import logger
 from eyeline.core.types import Event, Result
-from eyeline.stores.results.base import AlertRow, DeliveryRow, ResultStore
+from eyeline.stores.results.base import ENGINE_CHECKED, AlertRow, DeliveryRow, ResultStore
 
 log = logger("alerts")
 
-#: Events read at a time, and seconds after which progress without an alert is kept.
+#: Events read at a time, and seconds after which progress without an alert is kept; and, without any, that it looked.
 PAGE = 500
-KEEP_EVERY = 1.0
+KEEP_EVERY, CHECK_EVERY = 1.0, 5.0
 #: Seconds after a start in which nothing is missed yet: cameras and workers may be starting, too.
 SETTLE = 60.0
 
@@ -173,6 +173,7 @@ class AlertEngine:
         state = {_name(digest): msgspec.json.encode(memories[digest]) for digest in self._evaluator.dirty}
         state |= {_name(digest): b"" for digest in self._forgotten}
         state[CURSOR] = str(self._cursor).encode()
+        state[ENGINE_CHECKED] = isoformat(self._clock()).encode()
         if self._drift is not None and self._drift.dirty:
             state[DRIFT] = self._drift.kept()
         if self._agents.dirty:
@@ -190,7 +191,7 @@ class AlertEngine:
     def _time_to_keep(self) -> bool:
         idle = asyncio.get_running_loop().time() - self._kept_at
         news = self._cursor != self._kept_cursor or self._alerts or self._agents.dirty
-        return bool(news) and idle >= KEEP_EVERY
+        return idle >= (KEEP_EVERY if news else CHECK_EVERY)
 
     def _evaluate(self, events: Sequence[Event]) -> None:
         for event in events:

@@ -12,6 +12,7 @@ from itertools import groupby
 
 from eyeline.alerts import notification
 from eyeline.alerts.policy import Policy
+from eyeline.core.cases import Timed
 from eyeline.core.clock import isoformat, utcnow
 from eyeline.core.errors import BackendError
 from eyeline.core.ids import derived_id
@@ -158,7 +159,7 @@ class Upkeep:
         await self._results.summarise([row.id for row in rows], summary)
 
 
-def _entry(alert: AlertRow, what: str, now: datetime, body: dict[str, object]) -> HistoryRow:
+def _entry(alert: AlertRow, what: Timed, now: datetime, body: dict[str, object]) -> HistoryRow:
     return HistoryRow(
         id=derived_id(now, alert.id, what, str(alert.tier), str(alert.snoozed_until)),
         alert_id=alert.id,

@@ -16,6 +16,11 @@ State = Literal["open", "acknowledged", "resolved"]
 Disposition = Literal["real", "false", "test"]
 Decisive = Literal["acknowledge", "snooze", "assign", "note", "resolve", "reopen", "undo"]
 
+#: What the clock does with an alert by itself: it tells the next tier, or the end of a snooze.
+Timed = Literal["escalate", "wake"]
+#: All that the history of an alert can say.
+Recorded = Literal[Decisive, Timed]
+
 DECISIONS: tuple[Decisive, ...] = ("acknowledge", "snooze", "assign", "note", "resolve", "reopen", "undo")
 
 

@@ -3,15 +3,22 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal, get_args
 
 from eyeline.core.access import Principal
+from eyeline.core.cases import Recorded
+from eyeline.core.clock import parse_time
+from eyeline.core.settings import RuleSettings
 from eyeline.dashboard.sources import Sources
+from eyeline.dashboard.words import Words
 from eyeline.stores.results.base import AlertQuery, AlertRow, DeliveryRow, HistoryRow
 
 #: Alerts that are read for counts and for the wall; more than these are a flood, and the inbox pages through them all.
 MOST = 200
 SEVERITIES = ("critical", "warning", "info")
+
+#: What a line of a timeline says; `alerts.what.…` are its words. `other`: a newer release wrote it, beside this one.
+Line = Literal[Recorded, "opened", "told", "not_told", "seen", "cleared", "other"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +41,9 @@ class AlertView:
     assignee: str | None = None
     disposition: str | None = None
     snoozed_until: datetime | None = None
+    #: Its cause has ended by itself, and why.
+    cleared_at: datetime | None = None
+    cleared: str = ""
 
     @property
     def where(self) -> str:
@@ -51,7 +61,7 @@ class Moment:
     """A line of an alert's timeline."""
 
     at: datetime
-    what: str
+    what: Line
     by: str = ""
     words: str = ""
 
@@ -59,6 +69,7 @@ class Moment:
 def alert_view(row: AlertRow) -> AlertView:
     """What a list shows of an alert."""
     hit: Mapping[str, Any] = row.body.get("hit") or {}
+    cleared_at = row.body.get("cleared_at")
     return AlertView(
         id=row.id,
         rule=row.rule,
@@ -76,7 +87,30 @@ def alert_view(row: AlertRow) -> AlertView:
         assignee=row.assignee,
         disposition=row.disposition,
         snoozed_until=row.snoozed_until,
+        cleared_at=None if cleared_at is None else parse_time(cleared_at),
+        cleared=str(row.body.get("cleared", "")),
     )
+
+
+def measured(row: AlertRow, rule: RuleSettings | None, words: Words) -> str:
+    """What was counted or measured when the alert was raised, beside the rule's limit; empty where one hit was enough."""
+    hit: Mapping[str, Any] = row.body.get("hit") or {}
+    of, detail = hit.get("of"), str(hit.get("detail") or "")
+    if detail:
+        return _limited(detail, rule.absent if rule else "", words)
+    if hit.get("share") is not None:
+        window = "of" if rule is None else "last" if rule.of is not None else "within"
+        within = rule.within if rule else ""
+        said = words.say(f"alerts.measured.{window}", share=f"{hit['share'] * 100:.3g} %", of=of, within=within)
+        return _limited(said, f"{(rule.share or 0) * 100:g} %" if rule else "", words)
+    if rule is None or rule.count == 1:
+        return ""
+    name = "within" if of is None else "row"
+    return words.say(f"alerts.measured.count_{name}", count=rule.count, of=of, within=rule.within)
+
+
+def _limited(said: str, limit: str, words: Words) -> str:
+    return words.say("alerts.measured.limit", said=said, limit=limit) if limit else said
 
 
 async def open_alerts(sources: Sources, who: Principal, limit: int = MOST) -> list[AlertView]:
@@ -99,15 +133,24 @@ def alerting(alerts: Sequence[AlertView], camera: str | None) -> set[str]:
 def timeline(alert: AlertRow, history: Sequence[HistoryRow], deliveries: Sequence[DeliveryRow]) -> list[Moment]:
     """Raised, told, done, in the order of time."""
     lines = [Moment(at=alert.opened_at, what="opened", words=alert.rule)]
-    lines += [Moment(at=entry.at, what=entry.what, by=entry.by, words=_said(entry)) for entry in history]
+    lines += [_recorded(entry) for entry in history]
     for row in deliveries:
         if row.delivered_at is not None:
             lines.append(Moment(at=row.delivered_at, what="told", words=row.channel))
         elif row.state == "failed":
             lines.append(Moment(at=row.next_at, what="not_told", words=f"{row.channel}: {row.last_error or ''}"))
     if alert.last_at > alert.opened_at:
-        lines.append(Moment(at=alert.last_at, what="seen"))
+        lines.append(Moment(at=alert.last_at, what="seen", words=str(alert.body.get("camera") or "")))
+    view = alert_view(alert)
+    if view.cleared_at is not None:
+        lines.append(Moment(at=view.cleared_at, what="cleared", words=view.cleared))
     return sorted(lines, key=lambda line: line.at)
+
+
+def _recorded(entry: HistoryRow) -> Moment:
+    if entry.what not in get_args(Recorded):
+        return Moment(at=entry.at, what="other", by=entry.by, words=str(entry.what))
+    return Moment(at=entry.at, what=entry.what, by=entry.by, words=_said(entry))
 
 
 def _said(entry: HistoryRow) -> str:

@@ -10,12 +10,13 @@ from starlette.responses import Response
 from eyeline.core.access import Principal
 from eyeline.core.cases import Disposition
 from eyeline.core.cases import State as CaseState
+from eyeline.core.clock import parse_time
 from eyeline.core.errors import InputError
 from eyeline.core.telemetry import printable
 from eyeline.gateway.replies import reply
 from eyeline.gateway.results import Text, moment
 from eyeline.gateway.state import State, allowed, unknown_id
-from eyeline.stores.results.base import AlertQuery, AlertRow, DeliveryRow, HistoryRow
+from eyeline.stores.results.base import ENGINE_CHECKED, AlertQuery, AlertRow, DeliveryRow, HistoryRow
 
 Caller = Annotated[Principal, Depends(allowed("read"))]
 
@@ -63,7 +64,9 @@ def routes(state: State) -> APIRouter:
     @router.get("/v1/alerts", summary="Alerts, newest first")
     async def listed(who: Caller, wanted: Annotated[Listed, Query()]) -> Response:
         found, following = await state.results.find_alerts(wanted.query(who))
-        return reply({"alerts": [told(alert) for alert in found], "next": following})
+        checked = await state.results.load_state(ENGINE_CHECKED)
+        told_at = checked.decode() if checked else None
+        return reply({"alerts": [told(alert) for alert in found], "next": following, "checked_at": told_at})
 
     @router.get("/v1/alerts/{id}", summary="One alert: what was done with it, who was told")
     async def one(id: str, who: Caller) -> Response:  # noqa: A002
@@ -151,4 +154,6 @@ def timeline(alert: AlertRow, history: Sequence[HistoryRow], deliveries: Sequenc
             lines.append({"at": row.next_at, "what": "not told", "channel": row.channel, "why": row.last_error})
     if alert.last_at > alert.opened_at:
         lines.append({"at": alert.last_at, "what": "seen last", "count": alert.count})
+    if cleared_at := alert.body.get("cleared_at"):
+        lines.append({"at": parse_time(cleared_at), "what": "cleared", "why": alert.body.get("cleared")})
     return sorted(lines, key=lambda line: line["at"])

@@ -13,13 +13,13 @@ from eyeline.alerts import engine as engine_module
 from eyeline.alerts.engine import AlertEngine
 from eyeline.alerts.rules import Rule, compile_rule
 from eyeline.core.cases import Decision
-from eyeline.core.clock import isoformat, utcnow
+from eyeline.core.clock import isoformat, parse_time, utcnow
 from eyeline.core.errors import StoreError
 from eyeline.core.ids import derived_id, is_uuid, uuid7
 from eyeline.core.settings import RuleSettings, rule_of
 from eyeline.core.types import Classification, Detection, Result
 from eyeline.stores.results import open_results
-from eyeline.stores.results.base import AlertQuery, AlertRow, DeliveryRow, ResultStore, RuleRow
+from eyeline.stores.results.base import ENGINE_CHECKED, AlertQuery, AlertRow, DeliveryRow, ResultStore, RuleRow
 
 BOX = (0.0, 0.0, 10.0, 10.0)
 
@@ -483,3 +483,16 @@ async def test_what_people_resolve_is_learned_from_the_log(store: ResultStore) -
     await store.save_many([a_result(later)])
     await read_all(engine)
     assert len(await alerts(store)) == 2
+
+
+async def test_an_engine_that_finds_nothing_says_that_it_looked(
+    store: ResultStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = await an_engine(store)
+    await store.commit_alerts(state={ENGINE_CHECKED: b""}, alerts=[], deliveries=[])
+    await engine.step()
+    assert await store.load_state(ENGINE_CHECKED) == b"", "it is not written at each step"
+    monkeypatch.setattr(engine_module, "CHECK_EVERY", 0.0)
+    before = utcnow()
+    await engine.step()
+    assert parse_time((await store.load_state(ENGINE_CHECKED) or b"").decode()) >= before.replace(microsecond=0)

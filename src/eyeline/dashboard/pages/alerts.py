@@ -4,7 +4,7 @@ Every decision is a plain form as well as a key, and goes to the store as the AP
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast, get_args
@@ -16,18 +16,20 @@ from starlette.responses import Response
 
 from eyeline.core.access import Principal
 from eyeline.core.cases import DECISIONS, Decision, Disposition, State
-from eyeline.core.clock import isoformat, utcnow
+from eyeline.core.clock import parse_time, utcnow
 from eyeline.core.errors import BadRule, Conflict, InputError
-from eyeline.core.ids import uuid7
 from eyeline.core.pages import Page, principal_of
-from eyeline.core.settings import rule_of
+from eyeline.core.settings import RuleSettings, rule_of
 from eyeline.core.shifts import shift_end
 from eyeline.core.types import Result
-from eyeline.dashboard.cases import SEVERITIES, AlertView, Moment, alert_view, alerting, timeline
+from eyeline.dashboard.cases import SEVERITIES, AlertView, Moment, alert_view, alerting, measured, timeline
 from eyeline.dashboard.pictures import Picture, known_labels, picture_of
 from eyeline.dashboard.rules import sentence
 from eyeline.dashboard.shell import Room, Shell, form_of, unknown
+from eyeline.dashboard.silences import HOURS, Target, end_silence, silence
+from eyeline.inference.bundles import history
 from eyeline.stores.results.base import (
+    ENGINE_CHECKED,
     Action,
     AlertHour,
     AlertQuery,
@@ -44,12 +46,11 @@ STRIP = 11
 STRIP_SECONDS = 30.0
 LONGEST_NOTE = 2000
 LONGEST_NAME = 120
-LONGEST_REASON = 500
 SNOOZES = {"15": timedelta(minutes=15), "60": timedelta(hours=1)}
-#: Hours for which a rule may be muted at a camera.
-MUTES = (1, 8, 24, 168)
+#: Seconds without a look of the engine after which the page says that none is at work: another one has taken over long before.
+AWAY = 30
 #: Hours that the line beside a group goes back.
-HOURS = 24
+SPARK = 24
 STATES: Mapping[str, tuple[State, ...]] = {
     "": ("open", "acknowledged"),
     "open": ("open",),
@@ -103,11 +104,13 @@ class Detail:
     strip: Sequence[tuple[str, datetime, Picture]]
     #: In words, as it was when it raised this alert; None where that cannot be told any more.
     rule: str | None
+    measured: str
+    #: Which of the models that saw it can be rolled back, for those who may do so.
+    models: Sequence[str]
     mutes: Sequence[SilenceRow]
     moments: Sequence[Moment]
     deliveries: Sequence[DeliveryRow]
     has_shifts: bool
-    detail: str
 
 
 def _pages(shell: Shell) -> Sequence[Page]:
@@ -137,11 +140,14 @@ class AlertsPage:
         wanted = {name: request.query_params.get(name, "")[:200] for name in FILTERS}
         cursor = request.query_params.get("cursor")
         found, following = await self._sources.results.find_alerts(_query(wanted, who, cursor))
-        since = utcnow() - timedelta(hours=HOURS - 1)
+        checked = await self._checked()
+        silent = AWAY if checked is None else max(0, int((utcnow() - checked).total_seconds()))
+        since = utcnow() - timedelta(hours=SPARK - 1)
         hours = await self._sources.results.alert_hours(since=since, sites=who.sites) if found else []
         groups = grouped([alert_view(row) for row in found], hours, since)
         chosen = request.query_params.get("alert") or (groups[0].head.id if groups else "")
         detail = await self._detail(chosen, who) if chosen else None
+        shown = [alert for group in groups for alert in group.alerts] + ([detail.alert] if detail else [])
         sites = [site for site in self._sources.settings.sites if who.sites is None or site.name in who.sites]
         query = {name: value for name, value in wanted.items() if value}
         return await self._shell.render(
@@ -152,9 +158,10 @@ class AlertsPage:
             script="js/pages/alerts.js",
             data={
                 "filters": wanted,
-                "alerts": {alert.id: _plain(alert) for group in groups for alert in group.alerts},
+                "alerts": {alert.id: _plain(alert) for alert in shown},
                 "chosen": chosen,
                 "first": cursor is None,
+                "away": AWAY,
             },
             groups=groups,
             detail=detail,
@@ -168,19 +175,22 @@ class AlertsPage:
             severities=SEVERITIES,
             states=[state for state in STATES if state],
             may=who.may("operate"),
-            mutes=MUTES,
+            mutes=HOURS,
+            zones=self._zones,
+            checked=checked,
+            silent=silent,
+            alive=silent < AWAY,
             last=await self._last(who) if not groups else None,
         )
 
     async def _detail(self, id: str, who: Principal) -> Detail | None:  # noqa: A002
-        row = await self._sources.results.get_alert(id)
-        if row is None or not who.sees(row.site):
-            raise unknown("alert", id)
+        row = await self._seen(who, id)
         labels, now = await asyncio.to_thread(known_labels, self._sources.settings), utcnow()
         alert = alert_view(row)
         marked = alerting([alert], alert.camera)
         result = await self._sources.results.get(row.result_id)
         deliveries = await self._sources.results.list_deliveries(id)
+        rule = await self._rule(row)
         shown = [
             (each.id, each.captured_at, picture_of(each, labels, marked)) for each in await self._strip(row, result)
         ]
@@ -189,24 +199,44 @@ class AlertsPage:
             zone=self._zones.get(row.site, "UTC"),
             picture=picture_of(result, labels, marked) if result else None,
             strip=[(ident, at, picture) for ident, at, picture in shown if picture is not None],
-            rule=await self._rule(row),
+            rule=sentence(rule, self._shell.words) if isinstance(rule, RuleSettings) else rule,
+            measured=measured(row, rule if isinstance(rule, RuleSettings) else None, self._shell.words),
+            models=await asyncio.to_thread(self._models, row, result) if who.may("manage") else [],
             mutes=[each for each in await self._sources.results.silences(now) if _mutes(each, row, now)],
             moments=timeline(row, await self._sources.results.history(id), deliveries),
             deliveries=deliveries,
             has_shifts=any(site.name == row.site and site.shifts for site in self._sources.settings.sites),
-            detail=str((row.body.get("hit") or {}).get("detail") or ""),
         )
 
-    async def _rule(self, row: AlertRow) -> str | None:
-        """The rule in words: that of the settings, or the version of people's making that held then."""
+    async def _rule(self, row: AlertRow) -> RuleSettings | str | None:
+        """The rule: that of the settings, or the version of people's making that held then; its condition where it is of
+        another release, and cannot be read.
+        """
         rule = next((rule for rule in self._sources.settings.alerts.rules if rule.name == row.rule), None)
-        if rule is None:
-            body = _held(await self._sources.results.rule_versions(row.rule), row.opened_at)
-            try:
-                rule = None if body is None else rule_of(body)
-            except BadRule:  # of another release: it cannot be said in words
-                return str(body and body.get("when", ""))
-        return None if rule is None else sentence(rule, self._shell.words)
+        if rule is not None:
+            return rule
+        body = _held(await self._sources.results.rule_versions(row.rule), row.opened_at)
+        try:
+            return None if body is None else rule_of(body)
+        except BadRule:
+            return str(body and body.get("when", ""))
+
+    def _models(self, row: AlertRow, result: Result | None) -> list[str]:
+        """Of the models that answered, or else of those of its pipeline: those that have a version to go back to."""
+        steps = (
+            step
+            for each in self._sources.settings.pipelines
+            if each.name == row.body.get("pipeline")
+            for step in each.steps
+        )
+        names = [model.name for model in (result.models if result else ())] or [step.model for step in steps]
+        folder = self._sources.settings.inference.models
+        return [name for name in dict.fromkeys(filter(None, names)) if len(history(folder / name)) > 1]
+
+    async def _checked(self) -> datetime | None:
+        """When the alert engine looked last."""
+        kept = await self._sources.results.load_state(ENGINE_CHECKED)
+        return parse_time(kept.decode()) if kept else None
 
     async def _strip(self, row: AlertRow, result: Result | None) -> list[Result]:
         """What the same camera saw next."""
@@ -232,45 +262,37 @@ class AlertsPage:
         form = await form_of(request)
         version = form.get("version", "")
         if action == "mute":
-            await self._mute(who, id, form)
+            await self._mute(who, [id], form)
         elif action == "unmute":
-            await self._unmute(who, form.get("silence", ""))
+            await end_silence(self._sources, who, form.get("silence", ""))
+        elif action == "resend":
+            await self._resend(who, id, form.get("delivery", ""))
         else:
             await self._decide(who, action, {id: int(version) if version.isdecimal() else None}, form)
         return self._shell.see(f"/alerts?{urlencode({'alert': id})}")
 
-    async def _mute(self, who: Principal, id: str, form: Mapping[str, str]) -> None:  # noqa: A002
-        """The rule of this alert is silent at its camera (or site) for a while; what it sees is recorded all the same."""
+    async def _mute(self, who: Principal, ids: Iterable[str], form: Mapping[str, str]) -> None:
+        """The rules of these alerts are silent at their cameras (or sites) for a while; what they see is still recorded."""
+        rows = [await self._seen(who, id) for id in ids]  # noqa: A001
+        targets = [Target(row.site, row.body.get("camera"), row.rule) for row in rows]
+        await silence(self._sources, who, targets, form)
+
+    async def _resend(self, who: Principal, id: str, delivery: str) -> None:  # noqa: A002
+        """What was given up is sent again, under its id."""
+        alert = await self._seen(who, id)
+        row = await self._sources.results.get_delivery(delivery)
+        if row is None or row.alert_id != alert.id:
+            raise unknown("delivery", delivery)
+        action = Action(what="delivery.retry", by=who.name, body={"delivery": row.id, "channel": row.channel})
+        if not await self._sources.results.retry_delivery(row.id, utcnow(), action):
+            raise Conflict(f"the delivery is {row.state}, not failed; only what has failed is sent again")
+
+    async def _seen(self, who: Principal, id: str) -> AlertRow:  # noqa: A002
+        """The alert. Raises NotFound where there is none, or none for the caller."""
         row = await self._sources.results.get_alert(id)
         if row is None or not who.sees(row.site):
             raise unknown("alert", id)
-        reason = " ".join(form.get("reason", "").split())[:LONGEST_REASON]
-        if not reason:
-            raise InputError("say why the rule is muted; it stands in the delivery record")
-        if form.get("hours") not in {str(hours) for hours in MUTES}:
-            raise InputError(f"mute for one of: {', '.join(map(str, MUTES))} (hours)")
-        now = utcnow()
-        silence = SilenceRow(
-            id=uuid7(),
-            reason=reason,
-            by=who.name,
-            since=now,
-            site=row.site,
-            camera=row.body.get("camera"),
-            rule=row.rule,
-            until=now + timedelta(hours=int(form["hours"])),
-        )
-        told = {name: value for name, value in vars(silence).items() if name not in {"since", "until", "weekly"}}
-        times = {"since": isoformat(now), "until": isoformat(silence.until or now)}
-        await self._sources.results.add_silence(silence, Action(what="silence", by=who.name, body=told | times))
-
-    async def _unmute(self, who: Principal, id: str) -> None:  # noqa: A002
-        now = utcnow()
-        row = next((each for each in await self._sources.results.silences(now) if each.id == id), None)
-        if row is None or (who.sites is not None and row.site not in who.sites):
-            raise unknown("silence", id)
-        ended = Action(what="silence.end", by=who.name, body={"id": id, "reason": row.reason, "site": row.site})
-        await self._sources.results.end_silence(id, now, ended)
+        return row
 
     async def decide_many(self, request: Request) -> Response:
         """The form about all alerts that are ticked."""
@@ -278,7 +300,11 @@ class AlertsPage:
         ids = [name.removeprefix("id.") for name in form if name.startswith("id.")]
         if not ids:
             raise InputError("no alert is ticked; tick one or more, then choose what to do with them")
-        await self._decide(principal_of(request), form.get("action", ""), dict.fromkeys(ids), form)
+        who, action = principal_of(request), form.get("action", "")
+        if action == "mute":
+            await self._mute(who, ids, form)
+        else:
+            await self._decide(who, action, dict.fromkeys(ids), form)
         return self._shell.see("/alerts")
 
     async def _decide(
@@ -358,8 +384,8 @@ def grouped(alerts: Sequence[AlertView], hours: Sequence[AlertHour], since: date
     opened: dict[tuple[str, str | None, str], list[int]] = {}
     for hour in hours:
         at = (hour.start - first) // timedelta(hours=1)
-        if 0 <= at < HOURS:
-            opened.setdefault((hour.rule, hour.camera, hour.site), [0] * HOURS)[at] = hour.count
+        if 0 <= at < SPARK:
+            opened.setdefault((hour.rule, hour.camera, hour.site), [0] * SPARK)[at] = hour.count
     found: dict[tuple[str, str | None, str], list[AlertView]] = {}
     for alert in alerts:
         found.setdefault((alert.rule, alert.camera, alert.site), []).append(alert)
@@ -373,5 +399,5 @@ def grouped(alerts: Sequence[AlertView], hours: Sequence[AlertHour], since: date
 
 
 def _plain(alert: AlertView) -> dict[str, Any]:
-    kept = ("state", "version", "severity", "camera", "rule")
+    kept = ("state", "version", "severity", "site", "camera", "rule")
     return {name: value for name, value in asdict(alert).items() if name in kept}

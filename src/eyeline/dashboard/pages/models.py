@@ -106,6 +106,7 @@ class ModelsPage:
         figures = await self._figures(told.get("models", []), who)
         models = [_model(model, told.get("servers", []), figures) for model in told.get("models", [])]
         models.sort(key=lambda model: (not model.versions, model.name))
+        asked = request.query_params.get("rollback", "")[:200]  # by an alert, whose cause it may be
         history = [dict(line) | {"at": parse_time(line["at"])} for line in told.get("history", [])[:50]]
         return await self._shell.render(
             request,
@@ -114,6 +115,8 @@ class ModelsPage:
             title=self._shell.words.say("models.title"),
             script="js/pages/models.js",
             models=models,
+            asked=asked,
+            can_go_back=who.may("manage") and any(model.name == asked and model.can_go_back for model in models),
             history=history,
             sites=self._sites,
             days=DAYS,

@@ -17,6 +17,7 @@ from eyeline.core.settings import Counted, RuleSettings
 from eyeline.dashboard.pictures import Picture, known_labels, picture_of
 from eyeline.dashboard.rules import PARTS, Carried, carried, condition_of, sentence
 from eyeline.dashboard.shell import Room, Shell, form_of
+from eyeline.dashboard.silences import HOURS, end_silence, silence, silences_of, sites_of, target_of
 from eyeline.stores.results.search import parse
 
 #: The words of a rule that are one field of the form each.
@@ -117,6 +118,8 @@ def _pages(shell: Shell) -> Sequence[Page]:
         shell.page("/rules/edit", page.edit, room="rules", right="operate"),
         shell.page("/rules/edit", page.take, room="rules", methods=("POST",), right="operate"),
         shell.page("/rules/remove", page.remove, room="rules", methods=("POST",), right="operate"),
+        shell.page("/rules/silences", page.silence, room="rules", methods=("POST",), right="operate"),
+        shell.page("/rules/silences/{id}/end", page.end_silence, room="rules", methods=("POST",), right="operate"),
     )
 
 
@@ -136,7 +139,31 @@ class RulesPage:
         lines = [self._line(rule) for rule in await self._sources.rules.listed(who)]
         may = who.may("operate") and who.sites is None
         title = self._shell.words.say("rules.title")
-        return await self._shell.render(request, "rules.html", room="rules", title=title, rules=lines, may=may)
+        return await self._shell.render(
+            request,
+            "rules.html",
+            room="rules",
+            title=title,
+            rules=lines,
+            may=may,
+            silences=await silences_of(self._sources, who),
+            may_silence=who.may("operate"),
+            anywhere=who.sites is None,
+            hours=HOURS,
+            sites=sites_of(self._sources.settings, who),
+            cameras=[camera.name for camera in self._sources.settings.cameras if who.sees(camera.site)],
+        )
+
+    async def silence(self, request: Request) -> Response:
+        """Alerts of a site, a camera or a rule are recorded and not sent for a while."""
+        who, form = principal_of(request), await form_of(request)
+        await silence(self._sources, who, [target_of(self._sources.settings, who, form)], form)
+        return self._shell.see("/rules#silences")
+
+    async def end_silence(self, request: Request) -> Response:
+        """They are sent again."""
+        await end_silence(self._sources, principal_of(request), request.path_params["id"])
+        return self._shell.see("/rules#silences")
 
     async def edit(self, request: Request) -> Response:
         """The form of a rule that people made, or of a new one."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
-from eyeline.core.cases import Decision, Disposition, State
+from eyeline.core.cases import Decision, Disposition, Recorded, State
 from eyeline.core.types import Event, Job, Lane, Result, Status, VerdictKind
 from eyeline.stores.results.retaining import Retaining, Tallies
 from eyeline.stores.results.review import Doubt, Reviews
@@ -166,7 +166,7 @@ class HistoryRow:
     alert_id: str
     at: datetime
     by: str
-    what: str
+    what: Recorded
     version: int
     body: Mapping[str, Any]
 
@@ -182,6 +182,9 @@ class Decided:
     outcome: Literal["changed", "unchanged", "conflict", "unknown"]
     why: str = ""
 
+
+#: The state in which the alert engine keeps when it looked last (RFC 3339).
+ENGINE_CHECKED = "alerts/checked"
 
 #: pending: to be sent at `next_at` · held: by quiet hours or a snooze, until `next_at` · silenced: recorded, never sent ·
 #: summarised: told in a summary instead.

@@ -2,15 +2,16 @@
 // @ts-check
 import { keys } from "../boot.js";
 import { onEvents } from "../bus.js";
-import { need, pageData, fill, say, showStatus, slot } from "../page.js";
-import { Refused, send } from "../send.js";
+import { age } from "../fmt.js";
+import { fill, GLYPHS, need, pageData, say, shell, showStatus, slot } from "../page.js";
+import { ask, Refused, send } from "../send.js";
 import { dress } from "../tile.js";
-import { setAge } from "../time.js";
+import { clock, everySecond, setAge, since } from "../time.js";
 import { toast } from "../toast.js";
 
 /**
- * @typedef {{state: string, version: number, severity: string, camera: string | null, rule: string}} Known
- * @typedef {{filters: Record<string, string>, alerts: Record<string, Known>, chosen: string, first: boolean}} AlertsData
+ * @typedef {{state: string, version: number, severity: string, site: string, camera: string | null, rule: string}} Known
+ * @typedef {{filters: Record<string, string>, alerts: Record<string, Known>, chosen: string, first: boolean, away: number}} AlertsData
  */
 
 /** @type {AlertsData} */
@@ -40,7 +41,7 @@ function current() {
 
 /** @param {any} alert as the API or an event tells it */
 function showAlert(alert) {
-  known.set(alert.id, { state: alert.state, version: alert.version, severity: alert.severity, camera: alert.camera ?? null, rule: alert.rule });
+  known.set(alert.id, { state: alert.state, version: alert.version, severity: alert.severity, site: alert.site, camera: alert.camera ?? null, rule: alert.rule });
   fresh.delete(alert.id);
   const row = rowOf(alert.id);
   if (row) {
@@ -49,15 +50,24 @@ function showAlert(alert) {
     fill(row, "owner", alert.assignee ?? "");
     fill(row, "count", say("alerts.hits", { n: alert.count }));
     setAge(slot(row, "age"), alert.last_at);
+    showOver(row, alert);
     row.toggleAttribute("data-gone", !wanted(alert)); // it leaves with the next load; nothing moves now
   }
   const detail = document.getElementById("detail");
   if (detail?.dataset.alert === alert.id && detail) {
     detail.dataset.version = String(alert.version);
     showStatus(detail, alert.state);
+    showOver(detail, alert);
     const version = /** @type {HTMLInputElement | null} */ (detail.querySelector("input[name=version]"));
     if (version) version.value = String(alert.version);
   }
+}
+
+/** Whether its cause has ended by itself. @param {ParentNode} part @param {any} alert */
+function showOver(part, alert) {
+  const at = alert.body.cleared_at;
+  slot(part, "over")?.toggleAttribute("hidden", !at);
+  if (at) fill(part, "cleared", say("alerts.cleared", { at: clock(at, shell.zones[alert.site]) }));
 }
 
 /** @param {any} alert */
@@ -181,7 +191,7 @@ function byKey(action) {
 
 /** Into a field of what a key is about: of the ticked ones, or of the alert that is shown. @param {string} name */
 function write(name) {
-  const field = /** @type {HTMLElement | null} */ (document.querySelector(`#${ticked().length ? "many" : "acts"} [name=${name}]`));
+  const field = /** @type {HTMLElement | null} */ (document.querySelector(`#${ticked().length ? "many" : "detail"} [name=${name}]`));
   const folded = field?.closest("details");
   if (folded) folded.open = true;
   field?.focus();
@@ -199,26 +209,49 @@ function writeNote(id) {
   noteFor(id);
 }
 
-/** The rule is silent here for a while; its toast ends that. @param {HTMLFormElement} form */
-async function mute(form) {
-  const { rule = "", site = "", camera = "" } = form.dataset;
+/** Their rules are silent at their cameras for a while; the toast ends that. @param {HTMLFormElement} form @param {string[]} ids */
+async function mute(form, ids) {
   const fields = new FormData(form);
-  const asked = { rule, site, camera: camera || null, reason: String(fields.get("reason")).trim(), seconds: Number(fields.get("hours")) * 3600 };
+  const asked = { reason: String(fields.get("reason")).trim(), seconds: Number(fields.get("hours")) * 3600 };
+  const places = new Map(ids.flatMap((id) => known.get(id) ?? []).map(({ rule, site, camera }) => [JSON.stringify([rule, site, camera]), { rule, site, camera }]));
+  const rules = [...new Set([...places.values()].map(({ rule }) => rule))].sort().join(", ");
   try {
-    const told = await send("POST", "/v1/silences", asked);
+    const made = await Promise.all([...places.values()].map((place) => send("POST", "/v1/silences", { ...place, ...asked })));
     form.reset();
-    /** @type {HTMLDetailsElement} */ (need("mute")).open = false;
-    const undo = () => send("DELETE", `/v1/silences/${encodeURIComponent(told.id)}`).then(() => toast(`${say("alerts.done.unmute")}: ${rule}`), failed);
-    toast(`${say("alerts.done.mute")}: ${rule}`, { undo });
+    for (const details of form.id === "many" ? form.querySelectorAll("details") : [need("mute")]) /** @type {HTMLDetailsElement} */ (details).open = false;
+    showScope();
+    const end = (/** @type {any} */ told) => send("DELETE", `/v1/silences/${encodeURIComponent(told.id)}`);
+    const undo = () => Promise.all(made.map(end)).then(() => toast(`${say("alerts.done.unmute")}: ${rules}`), failed);
+    toast(`${say("alerts.done.mute")}: ${rules}`, { undo });
   } catch (error) {
     failed(error);
   }
 }
 
-function openMute() {
-  const details = /** @type {HTMLDetailsElement} */ (need("mute"));
-  details.open = true;
-  /** @type {HTMLElement | null} */ (details.querySelector("[name=reason]"))?.focus();
+/** What was given up is sent again. @param {HTMLFormElement} form */
+async function resend(form) {
+  try {
+    const told = await send("POST", `/v1/deliveries/${encodeURIComponent(String(new FormData(form).get("delivery")))}/retry`);
+    fill(/** @type {HTMLElement} */ (form.closest("tr")), "state", told.state);
+    form.remove();
+    toast(`${say("alerts.done.resend")}: ${told.channel}`);
+  } catch (error) {
+    failed(error);
+  }
+}
+
+/** Whether the engine looks is asked anew: an age that only counts up would call a living one dead. */
+function followEngine() {
+  const chip = need("engine");
+  let at = chip.dataset.at ?? "";
+  everySecond(() => {
+    const state = since(at) < data.away ? "ok" : "alert";
+    chip.dataset.state = state;
+    fill(chip, "glyph", GLYPHS[state] ?? "");
+    const away = at ? say("alerts.checked_away", { at: `${clock(at, "UTC")} UTC` }) : say("alerts.checked_never");
+    fill(chip, "words", state === "ok" ? say("alerts.checked", { age: age(since(at)) }) : away);
+  });
+  setInterval(() => document.hidden || ask("/v1/alerts?limit=1").then((told) => void (at = told.checked_at ?? ""), () => {}), 10_000);
 }
 
 function bindKeys() {
@@ -227,6 +260,8 @@ function bindKeys() {
   keys.bind({ key: "r", words: say("keys.refresh"), run: () => location.reload() });
   const review = document.getElementById("to-review");
   if (review) keys.bind({ key: "v", words: say("alerts.review"), run: () => review.click() });
+  const rollback = document.getElementById("to-rollback");
+  if (rollback) keys.bind({ key: "b", words: say("alerts.rollback_key"), run: () => rollback.click() });
   if (!document.getElementById("acts") && !document.getElementById("many")) return;
   keys.bind({ key: "a", words: say("alerts.acknowledge"), run: () => byKey("acknowledge") });
   for (const [key, action, words] of [["e r", "resolve.real", "real"], ["e f", "resolve.false", "false"], ["e t", "resolve.test", "test"]]) {
@@ -238,7 +273,7 @@ function bindKeys() {
   keys.bind({ key: "m", words: say("alerts.assign_key"), run: () => write("to") });
   keys.bind({ key: "n", words: say("alerts.note_key"), run: () => writeNote(null) });
   keys.bind({ key: "Shift+a", words: say("alerts.acknowledge_note"), run: () => writeNote(current()) });
-  if (document.getElementById("mute")) keys.bind({ key: "Shift+m", words: say("alerts.mute_key"), run: openMute });
+  keys.bind({ key: "Shift+m", words: say("alerts.mute_key"), run: () => write("reason") });
   keys.bind({ key: "x", words: say("alerts.tick_key"), run: () => tick(false) });
   keys.bind({ key: "Shift+x", words: say("alerts.range_key"), run: () => tick(true) });
 }
@@ -250,8 +285,10 @@ async function decide(event) {
   const { note, to } = /** @type {Record<string, HTMLInputElement>} */ (/** @type {unknown} */ (form.elements));
   // Enter in a field sends the form by its first button; the field says what is meant
   const at = document.activeElement;
-  const written = acknowledges === null ? "note" : "acknowledge";
-  const action = at === note ? written : at === to ? "assign" : /** @type {HTMLButtonElement} */ (event.submitter).value;
+  /** @type {Record<string, string>} */
+  const fields = { note: acknowledges === null ? "note" : "acknowledge", to: "assign", reason: "mute" };
+  const action = (at instanceof HTMLInputElement && fields[at.name]) || /** @type {HTMLButtonElement} */ (event.submitter).value;
+  if (action === "mute") return mute(form, ticked().map((box) => box.name.slice(3)));
   const said = note?.value;
   const taken = form.id === "many"
     ? await actOnTicked(action, said, to?.value.trim())
@@ -266,8 +303,14 @@ function bindForms() {
   document.getElementById("many")?.addEventListener("submit", decide);
   document.querySelector("#mute form")?.addEventListener("submit", (event) => {
     event.preventDefault();
-    mute(/** @type {HTMLFormElement} */ (event.target));
+    mute(/** @type {HTMLFormElement} */ (event.target), [data.chosen]);
   });
+  for (const form of document.querySelectorAll("form.resend")) {
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      resend(/** @type {HTMLFormElement} */ (form));
+    });
+  }
   document.addEventListener("change", (event) => {
     if (event.target instanceof HTMLInputElement && event.target.name.startsWith("id.")) {
       lastTick = event.target;
@@ -284,6 +327,7 @@ function start() {
   }
   bindKeys();
   bindForms();
+  followEngine();
   rowOf(data.chosen)?.scrollIntoView({ block: "nearest" });
   onEvents((batch) => {
     for (const told of batch) {

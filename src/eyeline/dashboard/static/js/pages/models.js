@@ -44,7 +44,7 @@ function sure({ title, words, go, name, act }) {
 async function change(name, act, body) {
   const told = await send("POST", `/v1/models/${encodeURIComponent(name)}/${act}`, body);
   toast(say(told.waits ? "models.waits" : "models.done", { name, version: told.version }));
-  setTimeout(() => location.reload(), 800);
+  setTimeout(() => location.assign("/models"), 800);
 }
 
 /** @param {HTMLElement} panel @param {string} name @param {string} version */
@@ -63,25 +63,19 @@ for (const button of /** @type {NodeListOf<HTMLButtonElement>} */ (document.quer
   const panel = /** @type {HTMLElement} */ (button.closest("[data-model]"));
   const name = panel.dataset.model ?? "";
   const version = /** @type {HTMLElement | null} */ (button.closest("[data-version]"))?.dataset.version ?? "";
+  const act = button.dataset.act ?? "";
   button.hidden = false;
   button.addEventListener("click", () => {
-    if (button.dataset.act === "verify") verify(panel, name, version);
-    else if (button.dataset.act === "promote") {
+    if (act === "verify") verify(panel, name, version);
+    else {
       sure({
-        title: say("models.sure.promote", { name, version }),
-        words: say("models.sure.promote_words"),
-        go: say("models.promote"),
+        title: say(`models.sure.${act}`, { name, version }),
+        words: say(`models.sure.${act}_words`),
+        go: say(`models.${act}`),
         name,
-        act: (reason) => change(name, "promote", { version, reason }),
-      });
-    } else {
-      sure({
-        title: say("models.sure.rollback", { name }),
-        words: say("models.sure.rollback_words"),
-        go: say("models.rollback"),
-        name,
-        act: (reason) => change(name, "rollback", { reason }),
+        act: (reason) => change(name, act, act === "promote" ? { version, reason } : { reason }),
       });
     }
   });
+  if (button.dataset.asked !== undefined) button.click(); // an alert led here
 }
