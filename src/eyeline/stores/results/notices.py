@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
-from sqlalchemy import Dialect, Select, bindparam, delete, func, literal, select, update
+from sqlalchemy import Dialect, Select, and_, bindparam, delete, func, literal, literal_column, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from eyeline.core.clock import isoformat
+from eyeline.core.clock import isoformat, parse_time
 from eyeline.core.ids import first_id
 from eyeline.stores.results import rows
 from eyeline.stores.results.alerts import AlertStatements
 from eyeline.stores.results.audit import note_action
-from eyeline.stores.results.base import Action, DeliveryQuery, DeliveryRow, SilenceRow
+from eyeline.stores.results.base import Action, ChannelState, DeliveryQuery, DeliveryRow, SilenceRow
 from eyeline.stores.results.lines import Writer
 from eyeline.stores.results.schema import HELD, actions, alerts, deliveries, silences
 from eyeline.stores.results.statements import Prepared
@@ -80,13 +80,35 @@ class Notices:
         for name in ("channel", "state", "kind"):
             value = getattr(query, name)
             if value is not None:
-                chosen = chosen.where(deliveries.c[name] == value)
+                failed = name == "state" and value == "failed"
+                chosen = chosen.where(_FAILED if failed else deliveries.c[name] == value)
         if query.sites is not None:
             chosen = chosen.where(_SITE.in_(query.sites))
         if query.cursor is not None:
             chosen = chosen.where(deliveries.c.id < query.cursor)
         found = [rows.delivery_of(row) for row in await self._rows(chosen)]
         return found[: query.limit], found[query.limit - 1].id if len(found) > query.limit else None
+
+    async def channel_states(
+        self: _Store, names: Sequence[str], *, sites: Sequence[str] | None = None
+    ) -> dict[str, ChannelState]:
+        """Counts over the indexes of what waits, is held and has failed; of the rest the newest alone is looked at."""
+        asked = [_counted(which, names, sites) for which in (_WAITING, _HELD, _FAILED)]
+        waiting, held, failed = [{row["channel"]: row for row in await self._rows(query)} for query in asked]
+        states = {}
+        for name in names:
+            tried = [await self._rows(_newest(name, which, sites)) for which in (_DELIVERED, _FAILED, _AGAIN)]
+            newest = max((row for found in tried for row in found), key=lambda row: str(row["id"]), default=None)
+            since = [found[name]["since"] for found in (waiting, held) if name in found]
+            states[name] = ChannelState(
+                waiting=waiting[name]["count"] if name in waiting else 0,
+                held=held[name]["count"] if name in held else 0,
+                since=parse_time(min(since)) if since else None,
+                failed=failed[name]["count"] if name in failed else 0,
+                delivered_at=parse_time(tried[0][0]["delivered_at"]) if tried[0] else None,
+                error=newest["last_error"] if newest else None,
+            )
+        return states
 
     async def retry_delivery(self: _Store, id: str, now: datetime, action: Action) -> bool:  # noqa: A002
         """Only a failed one, whoever else asks at the same time."""
@@ -164,3 +186,29 @@ _SITE = func.coalesce(deliveries.c.site, alerts.c.site)
 def _sited(payload: Any) -> Select[Any]:
     columns = [column for column in deliveries.columns if column.name not in {"payload", "site"}]
     return select(*columns, payload, _SITE.label("site")).outerjoin(alerts, alerts.c.id == deliveries.c.alert_id)
+
+
+# written out, for a partial index serves only a query that says the same words; and alerts have a state, too
+_WAITING, _HELD, _FAILED, _DELIVERED = (
+    deliveries.c.state == literal_column(word) for word in ("'pending'", "'held'", "'failed'", "'delivered'")
+)
+_AGAIN = and_(_WAITING, deliveries.c.last_error.is_not(None))
+
+
+def _within(chosen: Select[Any], sites: Sequence[str] | None) -> Select[Any]:
+    if sites is None:
+        return chosen
+    return chosen.outerjoin(alerts, alerts.c.id == deliveries.c.alert_id).where(_SITE.in_(sites))
+
+
+def _counted(which: Any, names: Sequence[str], sites: Sequence[str] | None) -> Select[Any]:
+    """How many of each channel, and when the oldest picture was captured."""
+    since = func.min(deliveries.c.captured_at).label("since")
+    chosen = select(deliveries.c.channel, func.count().label("count"), since).select_from(deliveries)
+    return _within(chosen.where(which, deliveries.c.channel.in_(names)), sites).group_by(deliveries.c.channel)
+
+
+def _newest(name: str, which: Any, sites: Sequence[str] | None) -> Select[Any]:
+    chosen = select(deliveries.c.id, deliveries.c.delivered_at, deliveries.c.last_error).select_from(deliveries)
+    chosen = chosen.where(deliveries.c.channel == name, which)
+    return _within(chosen, sites).order_by(deliveries.c.id.desc()).limit(1)
