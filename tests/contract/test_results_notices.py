@@ -191,14 +191,14 @@ async def test_how_a_channel_does_is_told_by_what_waits_failed_and_arrived_last(
     north, south = await opened(store), await opened(store, site="south")
     await owed(store, north.id, state="delivered", delivered_at=LATER)
     await owed(store, south.id, state="failed", last_error="HTTP 500", attempts=10)
-    await owed(store, north.id, captured_at=LATER)
+    await owed(store, north.id, captured_at=NOON - timedelta(minutes=1))
     await owed(store, north.id, last_error="not reached", attempts=1)
     await owed(store, south.id, state="held", captured_at=NOON - timedelta(hours=1))
     await owed(store, north.id, channel="mail", state="failed", last_error="451")
     await owed(store, north.id, channel="mail", state="delivered", delivered_at=LATER)
     told = await store.channel_states(["ops", "mail", "new"])
     assert told["ops"] == ChannelState(
-        waiting=2, held=1, failed=1, since=NOON - timedelta(hours=1), delivered_at=LATER, error="not reached"
+        waiting=2, held=1, failed=1, since=NOON - timedelta(minutes=1), delivered_at=LATER, error="not reached"
     )
     assert told["mail"] == ChannelState(failed=1, delivered_at=LATER)
     assert told["new"] == ChannelState()

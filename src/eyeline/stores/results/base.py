@@ -225,7 +225,7 @@ class DeliveryQuery:
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelState:
-    """How a channel or an output does. `since`: when the oldest picture was captured of which something waits or is held;
+    """How a channel or an output does. `since`: when the oldest picture was captured of which something waits;
     `error`: what was said last, where the newest that was tried did not arrive.
     """
 

@@ -99,11 +99,10 @@ class Notices:
         for name in names:
             tried = [await self._rows(_newest(name, which, sites)) for which in (_DELIVERED, _FAILED, _AGAIN)]
             newest = max((row for found in tried for row in found), key=lambda row: str(row["id"]), default=None)
-            since = [found[name]["since"] for found in (waiting, held) if name in found]
             states[name] = ChannelState(
                 waiting=waiting[name]["count"] if name in waiting else 0,
                 held=held[name]["count"] if name in held else 0,
-                since=parse_time(min(since)) if since else None,
+                since=parse_time(waiting[name]["since"]) if name in waiting else None,
                 failed=failed[name]["count"] if name in failed else 0,
                 delivered_at=parse_time(tried[0][0]["delivered_at"]) if tried[0] else None,
                 error=newest["last_error"] if newest else None,
