@@ -405,7 +405,11 @@ async def test_an_output_tells_a_receiver_in_order_and_sets_aside_what_it_refuse
     store: ResultStore, receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outputs, "backoff", lambda *_args, **_kwargs: 0.0)
-    results = [structs.replace(a_result(), ref=f"={number}") for number in range(3)]
+    first = a_result()
+    results = [
+        structs.replace(first, id=uuid7(), ref=f"={number}", received_at=first.received_at + timedelta(seconds=number))
+        for number in range(3)
+    ]
 
     async def answer(request: web.Request) -> web.StreamResponse:
         return web.Response(status=422 if b'"ref":"=1"' in await request.read() else 204)
