@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
-from sqlalchemy import Dialect, Select, and_, bindparam, delete, func, literal, literal_column, select, update
+from sqlalchemy import Dialect, Select, bindparam, case, delete, func, literal, literal_column, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from eyeline.core.clock import isoformat, parse_time
@@ -64,6 +64,7 @@ class _Store(Protocol):
     _notices: NoticeStatements
 
     async def _rows(self, query: Select[Any]) -> Sequence[rows.Row]: ...
+    async def _error(self, id: str) -> str | None: ...  # noqa: A002
 
 
 class Notices:
@@ -93,21 +94,26 @@ class Notices:
         self: _Store, names: Sequence[str], *, sites: Sequence[str] | None = None
     ) -> dict[str, ChannelState]:
         """Counts over the indexes of what waits, is held and has failed; of the rest the newest alone is looked at."""
-        asked = [_counted(which, names, sites) for which in (_WAITING, _HELD, _FAILED)]
+        asked = [_counted(which, sites) for which in (_WAITING, _HELD, _FAILED)]
         waiting, held, failed = [{row["channel"]: row for row in await self._rows(query)} for query in asked]
         states = {}
         for name in names:
-            tried = [await self._rows(_newest(name, which, sites)) for which in (_DELIVERED, _FAILED, _AGAIN)]
-            newest = max((row for found in tried for row in found), key=lambda row: str(row["id"]), default=None)
+            delivered = await self._rows(_delivered(name, sites))
+            wrong = max((str(found[name]["wrong"] or "") for found in (waiting, failed) if name in found), default="")
+            stands = wrong > (str(delivered[0]["id"]) if delivered else "")
             states[name] = ChannelState(
                 waiting=waiting[name]["count"] if name in waiting else 0,
                 held=held[name]["count"] if name in held else 0,
                 since=parse_time(waiting[name]["since"]) if name in waiting else None,
                 failed=failed[name]["count"] if name in failed else 0,
-                delivered_at=parse_time(tried[0][0]["delivered_at"]) if tried[0] else None,
-                error=newest["last_error"] if newest else None,
+                delivered_at=parse_time(delivered[0]["delivered_at"]) if delivered else None,
+                error=await self._error(wrong) if stands else None,
             )
         return states
+
+    async def _error(self: _Store, id: str) -> str | None:  # noqa: A002
+        found = await self._rows(select(deliveries.c.last_error).where(deliveries.c.id == id))
+        return found[0]["last_error"] if found else None
 
     async def retry_delivery(self: _Store, id: str, now: datetime, action: Action) -> bool:  # noqa: A002
         """Only a failed one, whoever else asks at the same time."""
@@ -191,7 +197,6 @@ def _sited(payload: Any) -> Select[Any]:
 _WAITING, _HELD, _FAILED, _DELIVERED = (
     deliveries.c.state == literal_column(word) for word in ("'pending'", "'held'", "'failed'", "'delivered'")
 )
-_AGAIN = and_(_WAITING, deliveries.c.last_error.is_not(None))
 
 
 def _within(chosen: Select[Any], sites: Sequence[str] | None) -> Select[Any]:
@@ -200,14 +205,19 @@ def _within(chosen: Select[Any], sites: Sequence[str] | None) -> Select[Any]:
     return chosen.outerjoin(alerts, alerts.c.id == deliveries.c.alert_id).where(_SITE.in_(sites))
 
 
-def _counted(which: Any, names: Sequence[str], sites: Sequence[str] | None) -> Select[Any]:
-    """How many of each channel, and when the oldest picture was captured."""
+def _counted(which: Any, sites: Sequence[str] | None) -> Select[Any]:
+    """How many of each channel, when the oldest picture was captured, and the newest with an error. Neither of some channels
+    alone nor by the column itself: SQLite would then go through all that there ever was, by the index of channels.
+    """
+    channel = deliveries.c.channel.op("||")(literal_column("''"))
     since = func.min(deliveries.c.captured_at).label("since")
-    chosen = select(deliveries.c.channel, func.count().label("count"), since).select_from(deliveries)
-    return _within(chosen.where(which, deliveries.c.channel.in_(names)), sites).group_by(deliveries.c.channel)
+    wrong = func.max(case((deliveries.c.last_error.is_not(None), deliveries.c.id))).label("wrong")
+    chosen = select(channel.label("channel"), func.count().label("count"), since, wrong).select_from(deliveries)
+    return _within(chosen.where(which), sites).group_by(channel)
 
 
-def _newest(name: str, which: Any, sites: Sequence[str] | None) -> Select[Any]:
-    chosen = select(deliveries.c.id, deliveries.c.delivered_at, deliveries.c.last_error).select_from(deliveries)
-    chosen = chosen.where(deliveries.c.channel == name, which)
+def _delivered(name: str, sites: Sequence[str] | None) -> Select[Any]:
+    """The newest that arrived."""
+    chosen = select(deliveries.c.id, deliveries.c.delivered_at).select_from(deliveries)
+    chosen = chosen.where(deliveries.c.channel == name, _DELIVERED)
     return _within(chosen, sites).order_by(deliveries.c.id.desc()).limit(1)

@@ -372,7 +372,7 @@ Index("deliveries_held", deliveries.c.next_at, sqlite_where=HELD, postgresql_whe
 Index("deliveries_alert", deliveries.c.alert_id)
 # how a channel does is told by its newest ones, however many others have
 Index("deliveries_channel", deliveries.c.channel, deliveries.c.id)
-Index("deliveries_failed", deliveries.c.channel, deliveries.c.id, sqlite_where=FAILED, postgresql_where=FAILED)
+Index("deliveries_failed", deliveries.c.id, sqlite_where=FAILED, postgresql_where=FAILED)
 
 # every version of every rule that people made; without a body it was removed
 rules = Table(

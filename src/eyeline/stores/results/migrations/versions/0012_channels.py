@@ -14,7 +14,7 @@ FAILED = sa.text("state = 'failed'")
 def upgrade() -> None:
     """Nothing is rewritten."""
     op.create_index("deliveries_channel", "deliveries", ["channel", "id"])
-    op.create_index("deliveries_failed", "deliveries", ["channel", "id"], sqlite_where=FAILED, postgresql_where=FAILED)
+    op.create_index("deliveries_failed", "deliveries", ["id"], sqlite_where=FAILED, postgresql_where=FAILED)
     op.create_table(
         "key_uses",
         sa.Column("sha256", sa.Text(), nullable=False),
