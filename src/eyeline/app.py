@@ -160,6 +160,7 @@ def gateway_service(settings: Settings) -> Service:
     from eyeline.dashboard import Sources, dashboard_pages
     from eyeline.gateway.drains import Drains
     from eyeline.gateway.items import trace
+    from eyeline.gateway.outlets import Outlets
     from eyeline.gateway.report import Operations
     from eyeline.gateway.rollouts import Rollouts
     from eyeline.gateway.server import Gateway
@@ -178,12 +179,15 @@ def gateway_service(settings: Settings) -> Service:
     client = open_predictor(settings.inference.url, settings.inference.models)
     servers = Servers(settings.inference)
     results = open_results(settings.results.url)
+    storage = partial(storage_report, settings.retention, results)
     rules, rollouts = RuleBook(settings.alerts, results), Rollouts(settings, results, servers)
     operations = Operations(settings, results, servers)
     sources = Sources(
         settings=settings,
         results=results,
         slo=slo_report,
+        storage=storage,
+        outlets=Outlets(settings, results),
         rules=rules,
         trace=trace,
         prove=prove,
@@ -200,7 +204,7 @@ def gateway_service(settings: Settings) -> Service:
         queue=open_queue(settings.queue.url),
         cache=open_cache(settings.cache.url),
         slo=slo_report,
-        storage=lambda: storage_report(settings.retention, results),
+        storage=storage,
         models=client.ready,
         rules=rules,
         servers=servers,

@@ -1361,17 +1361,26 @@ def keys_create(
     name: str,
     role: Annotated[str, typer.Option(help="ingest, viewer, operator or admin")] = "ingest",
     site: Annotated[list[str] | None, typer.Option(help="limit to this site (again for more); none: all")] = None,
+    days: Annotated[int | None, typer.Option(min=1, help="valid for so many days; none: until it is revoked")] = None,
     config: Config = None,
     data_dir: DataDir = None,
 ) -> None:
     """Make an API key. It is shown once and kept only as a hash.
 
-    Example:  [bold]eyeline keys create belt-1 --role ingest --site north[/bold]
+    Example:  [bold]eyeline keys create belt-1 --role ingest --site north --days 365[/bold]
     """
+    from datetime import timedelta
+
+    from eyeline.core.clock import utcnow
     from eyeline.gateway.auth import create_key
 
-    settings = _settings(config, data_dir)
-    print(_run(_with_results(settings, lambda results: create_key(settings, results, name, role, tuple(site or ())))))
+    settings, sites = _settings(config, data_dir), tuple(site or ())
+    until = None if days is None else utcnow() + timedelta(days=days)
+    print(
+        _run(
+            _with_results(settings, lambda results: create_key(settings, results, name, role, sites, expires_at=until))
+        )
+    )
 
 
 @keys_app.command("hash")
@@ -1391,22 +1400,34 @@ def keys_hash() -> None:
 @keys_app.command("ls")
 def keys_ls(config: Config = None, data_dir: DataDir = None) -> None:
     """List API keys (never the secrets)."""
-    rows = _run(_with_results(_settings(config, data_dir), lambda results: results.keys()))
+    from eyeline.core.clock import utcnow
+
+    async def found(results: Any) -> tuple[Any, Any]:
+        return await results.keys(), await results.key_uses()
+
+    def when(moment: Any) -> str:
+        return "never" if moment is None else moment.isoformat()[:19]
+
+    keys, uses = _run(_with_results(_settings(config, data_dir), found))
     _show(
         [
             [
                 k.name,
                 k.role,
                 ", ".join(k.sites) or "all",
-                k.created_at.isoformat()[:19],
-                "revoked" if k.revoked_at else "valid",
+                when(k.created_at),
+                when(k.expires_at),
+                when(uses.get(k.sha256)),
+                "revoked" if k.revoked_at else "expired" if k.expires_at and k.expires_at <= utcnow() else "valid",
             ]
-            for k in rows
+            for k in keys
         ],
         "name",
         "role",
         "sites",
         "made (UTC)",
+        "expires",
+        "last used",
         "state",
     )
 

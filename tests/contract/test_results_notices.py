@@ -14,6 +14,7 @@ from eyeline.stores.results import open_results
 from eyeline.stores.results.base import (
     Action,
     AlertRow,
+    ChannelState,
     DeliveryQuery,
     DeliveryRow,
     HistoryRow,
@@ -184,3 +185,24 @@ async def test_the_history_of_a_site_is_that_of_its_alerts_in_that_time(store: R
     found = await store.site_history("north", now - timedelta(minutes=5), now + timedelta(minutes=5), 10)
     assert [each.alert_id for each in found] == [north.id]
     assert await store.site_history("north", now + timedelta(hours=1), now + timedelta(hours=2), 10) == []
+
+
+async def test_how_a_channel_does_is_told_by_what_waits_failed_and_arrived_last(store: ResultStore) -> None:
+    north, south = await opened(store), await opened(store, site="south")
+    await owed(store, north.id, state="delivered", delivered_at=LATER)
+    await owed(store, south.id, state="failed", last_error="HTTP 500", attempts=10)
+    await owed(store, north.id, captured_at=NOON - timedelta(minutes=1))
+    await owed(store, north.id, last_error="not reached", attempts=1)
+    await owed(store, south.id, state="held", captured_at=NOON - timedelta(hours=1))
+    await owed(store, north.id, channel="mail", state="failed", last_error="451")
+    await owed(store, north.id, channel="mail", state="delivered", delivered_at=LATER)
+    told = await store.channel_states(["ops", "mail", "new"])
+    assert told["ops"] == ChannelState(
+        waiting=2, held=1, failed=1, since=NOON - timedelta(minutes=1), delivered_at=LATER, error="not reached"
+    )
+    assert told["mail"] == ChannelState(failed=1, delivered_at=LATER)
+    assert told["new"] == ChannelState()
+    [south_only] = (await store.channel_states(["ops"], sites=["south"])).values()
+    assert (south_only.waiting, south_only.held, south_only.error) == (0, 1, "HTTP 500")
+    found, _ = await store.find_deliveries(DeliveryQuery(state="failed", sites=["south"]))
+    assert [row.last_error for row in found] == ["HTTP 500"]

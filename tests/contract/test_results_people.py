@@ -209,3 +209,9 @@ async def test_the_line_is_counted_by_site_and_lane(store: ResultStore) -> None:
         LineRow(site="north", lane="bulk", count=1, oldest=NOON),
         LineRow(site="north", lane="live", count=3, oldest=NOON),
     ]
+
+
+async def test_the_latest_use_of_a_key_stands(store: ResultStore) -> None:
+    await store.touch_keys({"a" * 64: NOON, "b" * 64: NOON})
+    await store.touch_keys({"a" * 64: NOON - timedelta(hours=1), "b" * 64: NOON + timedelta(hours=1)})
+    assert await store.key_uses() == {"a" * 64: NOON, "b" * 64: NOON + timedelta(hours=1)}

@@ -3,10 +3,13 @@
 import asyncio
 import hashlib
 import os
+from datetime import timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from eyeline.core.backups import LAST, LastBackup
 from eyeline.core.clock import utcnow
 from eyeline.core.embedded import path_of
 from eyeline.core.errors import ConfigError
@@ -95,6 +98,13 @@ async def test_a_backup_under_load_restores_to_a_whole(settings: Settings, tmp_p
     stop.set()
     await asyncio.gather(*senders)
     await load.close()
+    noted = open_results(settings.results.url)
+    last = msgspec.json.decode(await noted.load_state(LAST) or b"", type=LastBackup)
+    assert (last.to, last.blobs) == (str(target), about.blobs)
+    assert last.bytes == about.bytes + (target / "results.db").stat().st_size
+    actions = await noted.actions(utcnow() - timedelta(hours=1), utcnow() + timedelta(seconds=1), 100)
+    assert [(each["what"], each["to"]) for each in actions] == [("backup", str(target))]
+    await noted.close()
     told = await asyncio.to_thread(restore, target, fresh)
     assert isinstance(told, Restored)
     assert told.blobs == about.blobs >= 30

@@ -158,11 +158,12 @@ async def test_health_is_shown_and_what_begins_and_ends_is_an_event(tmp_path: Pa
             answer = await here.client.put("/v1/cameras/line/status", json={"state": "live", "health": health})
             assert answer.status_code == 204, answer.text
 
-        dark: dict[str, Any] = {"conditions": {"dark": "brightness 3"}, "brightness": 3.0}
+        dark: dict[str, Any] = {"conditions": {"dark": "brightness 3"}, "brightness": 3.0, "clocks": {"camera": -1.5}}
         reports: list[dict[str, Any] | None] = [{"conditions": {}}, dark, dark, None, dark]
         for health in reports:
             await report(health)
-        assert (await told(here))["health"]["conditions"] == {"dark": "brightness 3"}
+        health = (await told(here))["health"]
+        assert (health["conditions"], health["clocks"]) == ({"dark": "brightness 3"}, {"camera": -1.5})
         await report({"conditions": {"frozen": "the same"}})
         seen = [(event.body["health"], event.body["state"]) for event in await system_events(here)]
         assert seen == [("dark", "began"), ("dark", "ended"), ("frozen", "began")]

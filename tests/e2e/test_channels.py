@@ -19,15 +19,16 @@ from aiosmtpd.smtp import AuthResult, LoginPassword
 from pydantic import SecretStr
 
 from eyeline.alerts.channels import open_channel
+from eyeline.alerts.outputs import Output
 from eyeline.alerts.pictures import DrawnPictures
 from eyeline.core.clock import utcnow
 from eyeline.core.errors import ChannelError, ConfigError
 from eyeline.core.ids import uuid7
-from eyeline.core.settings import ChannelSettings
-from eyeline.core.types import Job
+from eyeline.core.settings import ChannelSettings, OutputSettings
+from eyeline.core.types import BlobRef, Job
 from eyeline.pipeline.decode import decode
 from eyeline.stores.blobs import open_blobs
-from eyeline.stores.results.base import DeliveryRow
+from eyeline.stores.results.base import DeliveryQuery, DeliveryRow
 from eyeline.stores.results.retaining import THUMBNAIL, PictureRow
 from tests.contract.servers import missing
 from tests.gateways import jpeg, result_of
@@ -299,6 +300,24 @@ async def test_apprise_tells_services_of_ones_own(service: tuple[Service, int], 
     assert len(told.got) == before
 
 
+async def an_output_tells(folder: Path, listener: Any, url: str) -> None:
+    """A recorded result by MQTT, to a listener that is there already."""
+    store = await migrated(folder)
+    output = Output(OutputSettings(name="line", url=url, allow=HERE), store)
+    await output.step()
+    now = utcnow()
+    ref = BlobRef("north/x", 1, "0" * 64)
+    job = Job(id=uuid7(), site="north", pipeline="p", lane="live", blob=ref, received_at=now, captured_at=now)
+    await store.save_many([result_of(job)])
+    assert await output.step() == 1
+    async with asyncio.timeout(30):
+        message = await anext(aiter(listener.messages))
+    assert msgspec.json.decode(message.payload)["data"]["result"]["id"] == job.id
+    [row], _ = await store.find_deliveries(DeliveryQuery(channel="line"))
+    assert (row.state, row.answer) == ("delivered", "confirmed on plant/alerts")
+    await store.close()
+
+
 async def test_mqtt_is_confirmed_and_the_newest_is_kept_by_the_broker(tmp_path: Path) -> None:
     aiomqtt = pytest.importorskip("aiomqtt", reason="pip install 'eyeline[mqtt]'")
     pytest.importorskip("amqtt", reason="pip install amqtt")
@@ -327,6 +346,7 @@ async def test_mqtt_is_confirmed_and_the_newest_is_kept_by_the_broker(tmp_path: 
                 assert (message.retain, bytes(message.payload)) == (True, second.payload)
                 break
         await channel.close()
+        await an_output_tells(tmp_path, listener, f"mqtt://127.0.0.1:{port}/plant/alerts")
     closed = open_channel(ChannelSettings(name="bus", url=url))
     with pytest.raises(ChannelError, match="not reached"):
         await closed.send(a_delivery())

@@ -163,6 +163,7 @@ MATRIX: dict[tuple[str, str], Row] = {
     ("POST", "/v1/session/end"): Row(PUBLIC, 303),
     ("GET", "/v1/session"): Row(set(ROLES)),
     ("PUT", "/v1/session/password"): Row(set(), 403),  # who has a key has no password
+    ("POST", "/v1/session/password"): Row(set(), 403),
     ("GET", "/v1/users"): Row(ADMIN),
     # what is sent does not fit, so that nothing changes: 400 is the answer to those who may
     ("POST", "/v1/users"): Row(ADMIN, 400, send={"json": {"name": "x"}}),

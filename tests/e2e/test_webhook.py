@@ -10,21 +10,24 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from msgspec import structs
 from pydantic import SecretStr
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from eyeline.alerts import outputs
 from eyeline.alerts.channels import LOG, open_channel
 from eyeline.alerts.channels.base import Channel
 from eyeline.alerts.channels.webhook import WebhookChannel
+from eyeline.alerts.outputs import REFUSALS, OutputService
 from eyeline.alerts.sender import AT_ONCE, SCHEDULE, Sender
 from eyeline.alerts.service import AlertService
 from eyeline.core.clock import utcnow
 from eyeline.core.errors import ChannelError, ConfigError
 from eyeline.core.ids import uuid7
-from eyeline.core.settings import AlertSettings, ChannelSettings, RuleSettings
+from eyeline.core.settings import AlertSettings, ChannelSettings, OutputSettings, RuleSettings
 from eyeline.core.types import Classification, Result
 from eyeline.stores.results import open_results
-from eyeline.stores.results.base import AlertQuery, DeliveryRow, ResultStore
+from eyeline.stores.results.base import AlertQuery, DeliveryQuery, DeliveryRow, ResultStore
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 HERE = ["127.0.0.0/8"]
@@ -396,3 +399,45 @@ async def test_from_a_recorded_result_to_a_told_receiver(tmp_path: Path, receive
     stop.set()
     await running
     await writer.close()
+
+
+async def test_an_output_tells_a_receiver_in_order_and_sets_aside_what_it_refuses(
+    store: ResultStore, receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outputs, "backoff", lambda *_args, **_kwargs: 0.0)
+    first = a_result()
+    results = [
+        structs.replace(first, id=uuid7(), ref=f"={number}", received_at=first.received_at + timedelta(seconds=number))
+        for number in range(3)
+    ]
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return web.Response(status=422 if b'"ref":"=1"' in await request.read() else 204)
+
+    receiver.answer = answer
+    wms = OutputSettings(name="wms", url=receiver.url, when="label == 'damaged'", secret=SecretStr(SECRET), allow=HERE)
+    stop = asyncio.Event()
+    service = OutputService([wms], open_results(f"sqlite:///{tmp_path}/results.db"))
+    running = asyncio.create_task(service.run(stop))
+
+    async def begun() -> bool:
+        return await store.load_state("outputs/wms/cursor") is not None
+
+    async def told() -> bool:
+        return len((await store.find_deliveries(DeliveryQuery(channel="wms")))[0]) == 3
+
+    await until(begun)
+    await store.save_many(results)
+    await until(told)
+    stop.set()
+    await running
+    verified = [
+        Webhook(SECRET).verify(body, {name.lower(): value for name, value in headers.items()})
+        for headers, body in receiver.got
+    ]
+    assert [each["data"]["result"]["ref"] for each in verified] == ["=0", *["=1"] * REFUSALS, "=2"]
+    state = (await store.channel_states(["wms"]))["wms"]
+    assert (state.failed, state.waiting, state.error) == (1, 0, None)  # the line went on
+    found, _ = await store.find_deliveries(DeliveryQuery(channel="wms"))
+    assert sorted(row.state for row in found) == ["delivered", "delivered", "failed"]
+    assert {row.id for row in found} == {headers["webhook-id"] for headers, _ in receiver.got}

@@ -4,26 +4,34 @@ import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from eyeline.core.clock import utcnow
+from eyeline.core.backups import LAST, LastBackup
+from eyeline.core.clock import isoformat, utcnow
+from eyeline.core.ids import uuid7
 from eyeline.core.types import Classification, ModelRef
+from eyeline.dashboard.pages import system
 from eyeline.gateway.auth import new_key
 from eyeline.gateway.passwords import HASHER
 from eyeline.gateway.recorder import rows_of
+from eyeline.inference.bundles import bundled_folder
 from eyeline.inference.servers import About, Servers
-from eyeline.stores.results.base import KeyRow, ReplicaRow, SeriesRow, UserRow
+from eyeline.stores.results.base import Action, DeliveryQuery, DeliveryRow, KeyRow, ReplicaRow, SeriesRow, UserRow
+from eyeline.stores.results.retaining import Hold
 from tests.browsers import SCHEMES, WIDTHS, Watched, watched_page
 from tests.dashboards import HOSTILE, SITES, Site, cameras, dashboard, fill, settings_of
 from tests.fake_models import write_brightness_versions
 
 PASSWORD = "correct horse battery"
 NOTHING_YET = {"version": "1.0.0", "images": 0, "batch_size": None, "seconds_an_image": None}
+HIDDEN = "CANARY1234"
 expect.set_options(timeout=30_000)  # shared machines
 
 
@@ -34,7 +42,12 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     filed = [{"name": "filed", "sha256": "0" * 64, "role": "viewer"}]
     models = write_brightness_versions(folder / "models")
     inference = {"models": str(models), "url": "http://127.0.0.1:9"}  # nobody serves there
-    with dashboard(settings_of(folder, sites=SITES, cameras=cameras(4), keys=filed, inference=inference)) as site:
+    channels = [{"name": "ops", "url": f"https://user:{HIDDEN}@ops.example.com/{HIDDEN}"}]
+    tree: dict[str, Any] = {"keys": filed, "inference": inference, "alerts": {"channels": channels}}
+    tree["outputs"] = [{"name": "wms", "url": f"mqtt://ops@10.1.0.5/{HIDDEN}", "secret": HIDDEN}]
+    tree["retention"] = {"originals": "30d", "rules": [{"label": "damaged", "originals": "1y"}]}
+    works = {"name": "works", "url": f"file://{bundled_folder()}/parcel-finder/golden", "site": "north"}
+    with dashboard(settings_of(folder, sites=SITES, cameras=[*cameras(4), works], **tree)) as site:
         fill(site)
         password = HASHER.hash(PASSWORD)
         for name, role in (("ana", "admin"), ("vic", "viewer")):
@@ -47,6 +60,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
                 "belt-01", status="failed", reason=f"corrupt: picture {number} {HOSTILE}", timings={"queue": 0.2}
             )
         add_figures(site)
+        add_outlets(site)
         site.stop()
         site.start()  # with the people that there are now
         yield site
@@ -61,6 +75,21 @@ def add_figures(site: Site) -> None:
         site.results.add_series(rows, before=site.run(site.results.series_cursor()), after=events[-1].seq)
     ):
         pass  # the gateway's own recorder moved the cursor meanwhile
+
+
+def add_outlets(site: Site) -> None:
+    """A channel that gave one alert up, an output that is behind, a legal hold and a backup."""
+    now, late = utcnow(), utcnow() - timedelta(hours=2)
+    word: dict[str, Any] = {"alert_id": "", "channel": "ops", "payload": b"{}", "captured_at": late, "next_at": now}
+    said = f"HTTP 500: {HOSTILE}"
+    given_up = DeliveryRow(id=uuid7(), state="failed", attempts=10, last_error=said, site="north", **word)
+    trouble = {"attempts": 3, "error": "not reached", "at": now}
+    state = {"outputs/wms/cursor": b"1", "outputs/wms/trouble": msgspec.json.encode(trouble)}
+    site.run(site.results.commit_alerts(state=state, alerts=[], deliveries=[given_up]))
+    hold = Hold(id=uuid7(), placed_at=now, by="ana", reason=f"claim 12 {HOSTILE}", ref="order 7", site="north")
+    site.run(site.results.place_hold(hold))
+    last = LastBackup(at=isoformat(late), to="/srv/backups/monday", blobs=12, bytes=3_400_000)
+    site.run(site.results.keep_state(LAST, msgspec.json.encode(last), Action(what="backup")))
 
 
 @pytest.fixture
@@ -133,6 +162,40 @@ def test_a_viewer_sees_how_it_is_and_no_way_to_change_it(visitor: Watched, guard
         assert page.locator("main input[type=checkbox]").count() == 0, path
     assert page.get_by_text("API keys").count() == 0
     assert page.get_by_text("All settings").count() == 0
+    page.goto("/system")
+    assert page.locator("form[action^='/system']").count() == 0
+    assert page.get_by_text("Legal holds").count() == 0
+    page.get_by_label("Present password").fill("not my password")
+    page.get_by_label("Password (10 characters or more)").fill("another horse battery")
+    page.get_by_role("button", name="Change password").click()
+    expect(page.locator("#you [role=status]")).to_contain_text("not your present password")
+
+
+def test_an_operator_sees_what_does_not_get_out_and_sends_it_again_without_scripts(
+    browser: Browser, guarded: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(system, "TEST", 0.0)
+    with watched_page(browser, base_url=guarded.url, java_script_enabled=False) as watched:
+        page = watched.page
+        page.goto("/system")
+        sign_in(page)
+        assert HIDDEN not in page.content()
+        outlets = page.locator("#outlets")
+        expect(
+            outlets.get_by_role("row", name=re.compile("^ops channel of alerts Warning 1 has failed"))
+        ).to_contain_text("HTTP 500")
+        expect(outlets.get_by_role("row", name=re.compile("^wms output"))).to_contain_text("events behind")
+        outlets.get_by_role("button", name="Send again").click()
+        expect(outlets.get_by_role("status")).to_contain_text("waits to be sent")
+        expect(outlets).to_contain_text("Nothing was given up")
+        outlets.get_by_role("button", name="Test ops").click()
+        expect(outlets.get_by_role("status")).to_contain_text("A test of ops")
+        found, _ = guarded.run(guarded.results.find_deliveries(DeliveryQuery(channel="ops", state="pending")))
+        assert [row.kind for row in found] == ["test", "alert"]
+        rules = page.get_by_role("group", name="How long things are kept")
+        expect(rules.get_by_role("row", name="label damaged 1y for ever for ever")).to_be_visible()
+        expect(page.get_by_role("row", name=re.compile("^claim 12"))).to_contain_text("ref order 7, site north")
+        expect(page.get_by_text("3.4 MB with 12 pictures")).to_be_visible()
 
 
 def test_an_admin_replays_failed_jobs_revokes_a_key_and_lets_people_in(visitor: Watched, guarded: Site) -> None:
@@ -156,11 +219,13 @@ def test_an_admin_replays_failed_jobs_revokes_a_key_and_lets_people_in(visitor: 
     page.get_by_role("button", name="Make a key").click()
     page.get_by_role("dialog").get_by_label("Name").fill("scanner")
     page.get_by_role("dialog").get_by_label("north").check()
+    page.get_by_role("dialog").get_by_label("Valid until").fill("2099-01-31")
     page.get_by_role("dialog").get_by_role("button", name="Make a key").click()
     secret = page.locator(".secret").inner_text()
     told = httpx.get(f"{guarded.url}/v1/session", headers={"Authorization": f"Bearer {secret}"}).json()
     assert (told["name"], told["sites"]) == ("scanner", ["north"])
     page.get_by_role("dialog").get_by_role("button", name="Close").click()
+    expect(page.get_by_role("row", name=re.compile("^scanner "))).to_contain_text("2099-01-31")
     # a person; what is wrong is said in the form
     visitor.allowed.append("400")
     page.get_by_role("button", name="Add a person").click()
@@ -181,6 +246,12 @@ def test_an_admin_replays_failed_jobs_revokes_a_key_and_lets_people_in(visitor: 
     # a camera that gives nothing
     page.get_by_role("row", name=re.compile("^belt-01 ")).get_by_role("button", name="Diagnose").click()
     expect(page.locator("#looks")).to_contain_text("not well")
+    # and one that works: all six looks
+    page.get_by_role("row", name=re.compile("^works ")).get_by_role("button", name="Diagnose").click()
+    expect(page.locator("#looks")).to_contain_text("works, looked at")
+    looks = page.locator("#looks dt")
+    assert looks.all_inner_texts() == ["open", "frames", "rate", "size", "light", "clock"]
+    assert "not well" not in page.locator("#looks").inner_text()
 
 
 def test_a_version_is_promoted_by_typing_its_models_name_with_a_reason(visitor: Watched, guarded: Site) -> None:

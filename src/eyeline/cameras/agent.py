@@ -339,6 +339,7 @@ class CameraAgent:
             "conditions": conditions,
             "brightness": None if looks is None else round(looks.brightness, 1),
             "sharpness": None if looks is None else round(looks.sharpness, 4),
+            "clocks": {whose: round(skew, 1) for whose, skew in health.skews.items()},
         }
 
     async def _on_disk(self, work: Callable[[], T]) -> T:

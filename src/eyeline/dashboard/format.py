@@ -36,6 +36,7 @@ GLYPHS = {
     "missed": "▲",
     "broken": "▲",
     "unmeasured": "○",
+    "unused": "○",
     "running": "●",
     "silent": "○",
     "draining": "◆",
@@ -50,6 +51,7 @@ GLYPHS = {
 }
 #: Colours of boxes on photographs, in this order; each at least 5.9:1 against black.
 PALETTE = ("#3d8bff", "#e8590c", "#2bd1a0", "#f0e442", "#d55fa8", "#c9f27b", "#a8e6ff", "#b9a3ff")
+UNITS = ("B", "kB", "MB", "GB", "TB")
 #: Thin, and a line does not break there.
 THIN = "\u202f"
 
@@ -84,6 +86,14 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{digits}g}"
 
 
+def size(count: float) -> str:
+    """Bytes for people."""
+    unit = 0
+    while count >= 999.5 and unit < len(UNITS) - 1:
+        count, unit = count / 1000, unit + 1
+    return f"{number(round(count) if unit == 0 else count)} {UNITS[unit]}"
+
+
 def percent(value: float | None) -> str:
     """A share of 0..1."""
     return "–" if value is None else f"{value * 100:.0f}%"
@@ -107,6 +117,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "local": local,
     "iso": iso,
     "number": number,
+    "bytes": size,
     "percent": percent,
     "grouped": grouped,
     "tojson_attr": tojson_attr,

@@ -8,6 +8,7 @@ from eyeline.core.access import Principal
 from eyeline.core.figures import Range
 from eyeline.core.rulebook import Rulebook
 from eyeline.core.settings import Settings
+from eyeline.dashboard.outlets import Outlets
 from eyeline.stores.results.base import ResultStore
 
 
@@ -33,6 +34,10 @@ class Sources:
     drain: Callable[..., Awaitable[dict[str, Any]]] = nothing
     #: The service levels, as GET /v1/slo tells them.
     slo: Callable[[], Awaitable[dict[str, Any]]]
+    #: What is kept, as GET /v1/storage tells it.
+    storage: Callable[[], Awaitable[dict[str, Any]]] = nothing
+    #: Channels and outputs, as GET /v1/channels and GET /v1/outputs tell them.
+    outlets: Outlets
     rules: Rulebook
     #: Everything about one ref, barcode or item, as GET /v1/items/{key} tells it.
     trace: Callable[[ResultStore, Settings, str, Principal], Awaitable[dict[str, Any]]]

@@ -6,7 +6,7 @@ import hmac
 import re
 import secrets
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 from eyeline.core.access import NOBODY, RIGHTS, Principal
 from eyeline.core.clock import utcnow
@@ -18,6 +18,8 @@ from eyeline.stores.results.base import KeyRow, ResultStore
 log = logger("gateway")
 
 PREFIX = "eyl_live_"
+#: Seconds between two times that the use of one key is kept.
+TOUCH = 60.0
 REFRESH = 2.0  # seconds between looks at the stored keys: a revoked one is refused within five
 LONGEST_KEY = 256
 
@@ -75,6 +77,8 @@ class Keyring:
         self._results = results
         self._known = dict(self._configured)
         self._stored_any = False
+        self._used: dict[str, datetime] = {}  # since it was kept
+        self._kept: dict[str, datetime] = {}
 
     @property
     def required(self) -> bool:
@@ -88,13 +92,25 @@ class Keyring:
         self._known = self._configured | dict(_valid(rows, utcnow()))
 
     async def keep_fresh(self) -> None:
-        """Refresh for ever. While the store is away, the keys known last stay valid."""
+        """Refresh for ever, and keep when keys were used. While the store is away, the keys known last stay valid."""
         while True:
             try:
                 await self.refresh()
+                await self.keep_uses()
             except BackendError as error:
                 log.warning("keys not refreshed", error=str(error))
             await asyncio.sleep(REFRESH)
+
+    async def keep_uses(self) -> None:
+        """When each key was used last, once a minute at most: asking for something writes nothing by itself."""
+        now, long_ago = utcnow(), datetime.min.replace(tzinfo=UTC)
+        kept = {key: self._kept.get(key, long_ago) for key in self._used}
+        due = {
+            key: at for key, at in self._used.items() if at > kept[key] and (now - kept[key]).total_seconds() >= TOUCH
+        }
+        if due:
+            await self._results.touch_keys(due)
+            self._kept |= due
 
     def authenticate(self, headers: Iterable[tuple[bytes, bytes]], session: Principal | None = None) -> Principal:
         """The holder of the Bearer key in these ASGI headers; without one, who is signed in. Raises Unauthorised."""
@@ -118,7 +134,9 @@ class Keyring:
             if not self.required:
                 return NOBODY
             raise Unauthorised("this key is not known here, or no longer; ask for a new one")
-        return self._unexpired(self._known[digest])
+        holder = self._unexpired(self._known[digest])
+        self._used[digest] = utcnow()
+        return holder
 
     def _unexpired(self, holder: Principal) -> Principal:
         if holder.expires_at is not None and holder.expires_at <= utcnow():

@@ -29,11 +29,14 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class CameraHealth(msgspec.Struct, frozen=True):
-    """What an agent finds wrong with its camera: condition → a sentence; and what its frames look like."""
+    """What an agent finds wrong with its camera: condition → a sentence; what its frames look like; and `clocks`: by how many
+    seconds whose clock (`camera`, `gateway`) is ahead of the agent's.
+    """
 
     conditions: dict[Annotated[str, msgspec.Meta(max_length=32)], Annotated[str, msgspec.Meta(max_length=1000)]] = {}
     brightness: float | None = None
     sharpness: float | None = None
+    clocks: dict[Annotated[str, msgspec.Meta(max_length=32)], float] = {}
 
 
 class CameraReport(msgspec.Struct, frozen=True):

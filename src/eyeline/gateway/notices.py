@@ -1,9 +1,7 @@
 """Who is told: channels and outputs, the delivery record, silences."""
 
-import asyncio
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 from fastapi import APIRouter, Depends, Query
@@ -11,17 +9,18 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from eyeline.core.access import Principal
-from eyeline.core.clock import isoformat, utcnow
-from eyeline.core.errors import Conflict, InputError, NotFound
+from eyeline.core.clock import utcnow
+from eyeline.core.errors import InputError
 from eyeline.core.ids import uuid7
-from eyeline.core.settings import Weekly, place
+from eyeline.core.settings import Weekly
 from eyeline.core.telemetry import printable
 from eyeline.gateway.alerts import delivery_told
 from eyeline.gateway.cases import Note
+from eyeline.gateway.outlets import Outlets
 from eyeline.gateway.replies import reply
 from eyeline.gateway.results import Text, moment
 from eyeline.gateway.state import State, allowed, unknown_id
-from eyeline.stores.results.base import Action, DeliveryQuery, DeliveryRow, SilenceRow
+from eyeline.stores.results.base import Action, DeliveryQuery, SilenceRow
 
 Reader = Annotated[Principal, Depends(allowed("read"))]
 Operator = Annotated[Principal, Depends(allowed("operate"))]
@@ -60,24 +59,19 @@ class Silenced(BaseModel):
 def routes(state: State) -> APIRouter:
     """The routes of channels, deliveries and silences."""
     router = APIRouter(tags=["alerts"])
+    outlets = Outlets(state.settings, state.results)
 
-    @router.get("/v1/channels", summary="Channels and what they hold back")
-    async def channels(_: Reader) -> Response:
-        return reply({"channels": channels_told(state)})
+    @router.get("/v1/channels", summary="Channels, what they hold back, and how they do")
+    async def channels(who: Reader) -> Response:
+        return reply({"channels": await outlets.channels(who)})
 
     @router.post("/v1/channels/{name}/test", summary="Send a test to a channel, and say what came of it")
     async def test(name: str, who: Operator, wait: Wait = 15.0) -> Response:
-        known = [channel["name"] for channel in channels_told(state)]
-        if name not in known:
-            raise NotFound(f"no channel is called {printable(name, 60)!r}; known: {', '.join(known)}")
-        row = _test(name, who.name)
-        await state.results.commit_alerts(state={}, alerts=[], deliveries=[row])
-        await state.results.record_action(Action(what="channel.test", by=who.name, body={"name": name}))
-        return reply(delivery_told(await _settled(state, row, wait)))
+        return reply(delivery_told(await outlets.test(who, name, wait)))
 
     @router.get("/v1/outputs", summary="Outputs, how far behind they are, and why")
-    async def outputs(_: Reader) -> Response:
-        return reply({"outputs": await _outputs(state)})
+    async def outputs(who: Reader) -> Response:
+        return reply({"outputs": await outlets.outputs(who)})
 
     @router.get("/v1/deliveries", summary="The delivery record, newest first")
     async def deliveries(who: Reader, wanted: Annotated[Listed, Query()]) -> Response:
@@ -86,14 +80,7 @@ def routes(state: State) -> APIRouter:
 
     @router.post("/v1/deliveries/{id}/retry", summary="Send a failed one again, under its id")
     async def retry(id: str, who: Operator) -> Response:  # noqa: A002
-        row = await state.results.get_delivery(id)
-        if row is None or (who.sites is not None and row.site not in who.sites):
-            raise unknown_id("delivery", id)
-        action = Action(what="delivery.retry", by=who.name, body={"delivery": id, "channel": row.channel})
-        if not await state.results.retry_delivery(id, utcnow(), action):
-            raise Conflict(f"the delivery is {row.state}, not failed; only what has failed is sent again")
-        again = await state.results.get_delivery(id)
-        return reply(delivery_told(again or row))
+        return reply(delivery_told(await outlets.again(who, id)))
 
     _silences(router, state)
     return router
@@ -129,63 +116,6 @@ def _silences(router: APIRouter, state: State) -> None:
         action = Action(what="silence.end", by=who.name, body={"id": id, "reason": row.reason, "site": row.site})
         await state.results.end_silence(id, now, action)
         return Response(status_code=204)
-
-
-def channels_told(state: State) -> list[dict[str, Any]]:
-    """The channels of the settings: of each URL only the kind and the host, for the rest may be a secret."""
-    log = {"name": "log", "kind": "log", "where": "log:", "to": [], "quiet": []}
-    return [log] + [
-        {
-            "name": channel.name,
-            "kind": urlsplit(channel.url).scheme,
-            "where": place(channel.url),
-            "to": list(channel.to),
-            "quiet": list(channel.quiet),
-        }
-        for channel in state.settings.alerts.channels
-    ]
-
-
-def _test(name: str, by: str) -> DeliveryRow:
-    now = utcnow()
-    text = f"a test of the channel {name}" + (f", asked for by {by}" if by else "")
-    told = {"type": "channel.test", "timestamp": isoformat(now), "text": text, "data": {"channel": name}}
-    return DeliveryRow(
-        id=uuid7(),
-        alert_id="",
-        channel=name,
-        payload=msgspec.json.encode(told),
-        captured_at=now,
-        next_at=now,
-        kind="test",
-    )
-
-
-async def _settled(state: State, row: DeliveryRow, wait: float) -> DeliveryRow:
-    """The delivery once it was tried, or as it is when the waiting is over."""
-    until = asyncio.get_running_loop().time() + wait
-    while row.state == "pending" and asyncio.get_running_loop().time() < until:
-        await asyncio.sleep(0.2)
-        row = await state.results.get_delivery(row.id) or row
-    return row
-
-
-async def _outputs(state: State) -> list[dict[str, Any]]:
-    newest = await state.results.last_seq()
-    told = []
-    for output in state.settings.outputs:
-        cursor = await state.results.load_state(f"outputs/{output.name}/cursor")
-        trouble = await state.results.load_state(f"outputs/{output.name}/trouble")
-        told.append(
-            {
-                "name": output.name,
-                "kind": urlsplit(output.url).scheme,
-                "when": output.when,
-                "lag": None if cursor is None else max(0, newest - int(cursor)),
-                "trouble": msgspec.json.decode(trouble) if trouble else None,
-            }
-        )
-    return told
 
 
 def _silence(state: State, who: Principal, said: Silenced) -> SilenceRow:

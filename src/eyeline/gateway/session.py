@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from eyeline.core.access import RIGHTS, Principal
-from eyeline.core.errors import Forbidden, Overloaded, Unauthorised
+from eyeline.core.errors import Forbidden, InputError, Overloaded, Unauthorised
 from eyeline.core.pages import SESSION
 from eyeline.gateway.body import Headers
 from eyeline.gateway.content import fields, is_form, parsed
@@ -19,6 +19,8 @@ from eyeline.gateway.sessions import SignedIn, cookies, principal_of, reached_by
 from eyeline.gateway.state import State, allowed
 
 LOGIN = "/login"
+#: Where the form for one's own password stands, and says what came of it.
+ACCOUNT = "/system?password={}#you"
 
 Caller = Annotated[Principal, Depends(allowed(None))]
 
@@ -68,16 +70,36 @@ def routes(state: State) -> APIRouter:
     async def change(request: Request, who: Caller) -> Response:
         if request.scope.get(SESSION) is None:
             raise Forbidden("only who is signed in has a password to change")
-        wanted = await parsed(request, NewPassword)
-        address = _address(request)
-        await state.sessions.confirmed(who.name, wanted.present, address)
-        password = await state.sessions.passwords.hashed(acceptable(wanted.new, who.name))
-        user = await change_user(state.settings, state.results, who.name, password=password, by=who.name)
-        state.sessions.forget(who.name)
-        signed = await state.sessions.begin(user, address, None)  # all others have ended
+        signed = await _changed(state, request, who, await parsed(request, NewPassword))
         return _with_cookie(reply(told(who, "session")), request, signed)
 
+    @router.post("/v1/session/password", summary="Change one's own password, by a form", status_code=303)
+    async def change_by_form(request: Request, who: Caller) -> Response:
+        if request.scope.get(SESSION) is None:
+            raise Forbidden("only who is signed in has a password to change")
+        sent = await fields(request)
+        given = {name: sent.get(name, "") for name in NewPassword.__struct_fields__}
+        try:
+            signed = await _changed(state, request, who, msgspec.convert(given, NewPassword))
+        except Unauthorised:
+            return _redirect(ACCOUNT.format("wrong"))
+        except Overloaded:
+            return _redirect(ACCOUNT.format("slow"))
+        except (InputError, msgspec.ValidationError):
+            return _redirect(ACCOUNT.format("weak"))
+        return _with_cookie(_redirect(ACCOUNT.format("changed")), request, signed)
+
     return router
+
+
+async def _changed(state: State, request: Request, who: Principal, wanted: NewPassword) -> SignedIn:
+    """A new password, and a session with it: all others have ended. Raises Unauthorised, Overloaded, InputError."""
+    address = _address(request)
+    await state.sessions.confirmed(who.name, wanted.present, address)
+    password = await state.sessions.passwords.hashed(acceptable(wanted.new, who.name))
+    user = await change_user(state.settings, state.results, who.name, password=password, by=who.name)
+    state.sessions.forget(who.name)
+    return await state.sessions.begin(user, address, None)
 
 
 def told(who: Principal, kind: Literal["session", "key", "open"]) -> dict[str, Any]:

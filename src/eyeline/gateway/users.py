@@ -86,11 +86,13 @@ def routes(state: State) -> APIRouter:
 
     @router.get("/v1/keys", summary="API keys (never the secrets)")
     async def keys(_: Manager) -> Response:
+        uses = await results.key_uses()
         filed = [
             {"name": key.name, "role": key.role, "sites": key.sites, "from": "eyeline.toml", "state": "valid"}
+            | {"used_at": uses.get(key.sha256)}
             for key in state.settings.keys
         ]
-        return reply({"keys": filed + [_key(key) for key in await results.keys()]})
+        return reply({"keys": filed + [_key(key, uses.get(key.sha256)) for key in await results.keys()]})
 
     @router.post("/v1/keys", summary="A new API key; its secret is told once", status_code=201)
     async def make(request: Request, who: Manager) -> Response:
@@ -125,7 +127,11 @@ def _user(user: UserRow) -> dict[str, Any]:
     return {"name": user.name, "role": user.role, "sites": user.sites, "created_at": user.created_at}
 
 
-def _key(key: KeyRow) -> dict[str, Any]:
+def _key(key: KeyRow, used_at: datetime | None) -> dict[str, Any]:
     told = {name: getattr(key, name) for name in ("name", "role", "sites", "created_at", "expires_at", "revoked_at")}
     expired = key.expires_at is not None and key.expires_at <= utcnow()
-    return told | {"from": "here", "state": "revoked" if key.revoked_at else "expired" if expired else "valid"}
+    return told | {
+        "used_at": used_at,
+        "from": "here",
+        "state": "revoked" if key.revoked_at else "expired" if expired else "valid",
+    }

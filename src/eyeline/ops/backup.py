@@ -20,12 +20,17 @@ import msgspec
 
 from eyeline import __version__
 from eyeline.core import embedded
+from eyeline.core.backups import LAST, LastBackup
 from eyeline.core.clock import isoformat, utcnow
-from eyeline.core.errors import ConfigError
+from eyeline.core.errors import BackendError, ConfigError
 from eyeline.core.settings import Settings, mask
+from eyeline.core.telemetry import logger
 from eyeline.core.types import BlobRef
 from eyeline.stores.blobs.file import FolderBlobs
 from eyeline.stores.results import open_results
+from eyeline.stores.results.base import Action
+
+log = logger("backup")
 
 Progress = Callable[[int, int], None]
 
@@ -59,7 +64,8 @@ def backup(settings: Settings, target: Path, progress: Progress = lambda _done, 
     """Copy results and pictures to `target`, an empty or new folder. Blocks; others may go on working.
 
     Pictures are hard links where the file system is the same. `progress` is told files done and in all. Raises ConfigError
-    where the stores are not the embedded ones or the folder is not empty, BackendError where a copy fails.
+    where the stores are not the embedded ones or the folder is not empty, BackendError where a copy fails. That there is one
+    is noted in the database, for the audit and the system page; where that fails, the backup is as good.
     """
     database, blobs = _embedded(settings)
     _require_empty(target, "backup")
@@ -69,6 +75,12 @@ def backup(settings: Settings, target: Path, progress: Progress = lambda _done, 
         _arrive(part, target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+    size = about.bytes + (target / DATABASE).stat().st_size
+    last = LastBackup(at=about.created, to=str(target.absolute()), blobs=about.blobs, bytes=size)
+    try:
+        asyncio.run(_note(settings.results.url, last))
+    except BackendError as error:
+        log.warning("the backup is whole, but the database keeps no note of it", error=str(error))
     return about
 
 
@@ -151,6 +163,16 @@ async def _copy(database: Path, blobs_url: str, part: Path, progress: Progress) 
     await asyncio.to_thread(_describe, part, about, names)
     progress(1 + len(names), 1 + len(names))
     return about
+
+
+async def _note(results_url: str, last: LastBackup) -> None:
+    """The schema stays as it is: a backup before an update changes nothing."""
+    results = open_results(results_url)
+    try:
+        action = Action(what="backup", body=msgspec.to_builtins(last))
+        await results.keep_state(LAST, msgspec.json.encode(last), action)
+    finally:
+        await results.close()
 
 
 async def _all(blobs: FolderBlobs) -> AsyncIterator[BlobRef]:

@@ -225,6 +225,8 @@ async def test_the_accounting_is_reported_and_closes_at_every_report(tmp_path: P
         await until(
             lambda: agent._spool.counts().captured == 25 and not agent._spool.in_hand and not agent._spool.spooled
         )
+        agent._watch.health.clock("camera", -12.34)
+        assert (agent._health() or {})["clocks"]["camera"] == -12.3
         await asyncio.sleep(0.1)
     assert len(gateway.reports) >= 2
     for said in gateway.reports:

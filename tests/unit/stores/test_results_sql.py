@@ -4,15 +4,16 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import Select, create_engine, text
 
 from eyeline.core import embedded
 from eyeline.core.errors import ConfigError, StoreError
 from eyeline.core.ids import uuid7
 from eyeline.core.types import BlobRef, Job, Result
-from eyeline.stores.results import driver
+from eyeline.stores.results import driver, notices
 from eyeline.stores.results.alerts import _find as found_by
 from eyeline.stores.results.base import AlertQuery, ItemQuery, NewJob
 from eyeline.stores.results.copying import copy_rows
@@ -239,3 +240,22 @@ async def test_bodies_are_committed_to_with_a_salt_of_their_own(store: SqliteRes
 def test_a_url_without_a_file_is_refused(url: str) -> None:
     with pytest.raises(StoreError, match="needs a file"):
         database_path(url)
+
+
+@pytest.mark.parametrize(
+    ("asked", "index"),
+    [
+        (notices._counted(notices._WAITING, None), "deliveries_due"),
+        (notices._counted(notices._HELD, None), "deliveries_held"),
+        (notices._counted(notices._FAILED, None), "deliveries_failed"),
+        (notices._delivered("ops", None), "deliveries_channel (channel=?)"),
+    ],
+    ids=["waiting", "held", "failed", "delivered"],
+)
+def test_how_channels_do_is_told_without_looking_at_all_that_was_ever_sent(asked: Select[Any], index: str) -> None:
+    engine = create_engine("sqlite://")
+    metadata.create_all(engine)
+    with engine.connect() as connection:
+        said = asked.compile(engine, compile_kwargs={"literal_binds": True})
+        assert f"USING INDEX {index}" in str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {said}").all())
+    engine.dispose()

@@ -227,6 +227,20 @@ class DeliveryQuery:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ChannelState:
+    """How a channel or an output does. `since`: when the oldest picture was captured of which something waits;
+    `error`: what was said last, where the newest that was tried did not arrive.
+    """
+
+    waiting: int = 0
+    held: int = 0
+    since: datetime | None = None
+    failed: int = 0
+    delivered_at: datetime | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class SilenceRow:
     """Alerts that are recorded and not sent: a maintenance window, or a rule that is muted on a camera.
 
@@ -665,6 +679,12 @@ class ResultStore(Reviews, Retaining, Protocol):
         """A page of deliveries without their payloads, newest first, and the cursor of the next one (None at the end)."""
         ...
 
+    async def channel_states(
+        self, names: Sequence[str], *, sites: Sequence[str] | None = None
+    ) -> dict[str, ChannelState]:
+        """How each of these channels and outputs does, as far as it is about those sites (None: all)."""
+        ...
+
     async def retry_delivery(self, id: str, now: datetime, action: Action) -> bool:  # noqa: A002
         """A failed delivery is due again, from the first attempt on, under its id. False where it is not a failed one."""
         ...
@@ -831,6 +851,14 @@ class ResultStore(Reviews, Retaining, Protocol):
 
     async def keys(self) -> list[KeyRow]:
         """All keys, revoked ones too."""
+        ...
+
+    async def touch_keys(self, uses: Mapping[str, datetime]) -> None:
+        """Those keys, by their SHA-256, were used then; what is known of a later use stands. May be lost by a power cut."""
+        ...
+
+    async def key_uses(self) -> dict[str, datetime]:
+        """When each key that was ever used was used last, by its SHA-256."""
         ...
 
     # people

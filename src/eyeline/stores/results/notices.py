@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
-from sqlalchemy import Dialect, Select, bindparam, delete, func, literal, select, update
+from sqlalchemy import Dialect, Select, bindparam, case, delete, func, literal, literal_column, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from eyeline.core.clock import isoformat
+from eyeline.core.clock import isoformat, parse_time
 from eyeline.core.ids import first_id
 from eyeline.stores.results import rows
 from eyeline.stores.results.alerts import AlertStatements
 from eyeline.stores.results.audit import note_action
-from eyeline.stores.results.base import Action, DeliveryQuery, DeliveryRow, SilenceRow
+from eyeline.stores.results.base import Action, ChannelState, DeliveryQuery, DeliveryRow, SilenceRow
 from eyeline.stores.results.lines import Writer
 from eyeline.stores.results.schema import HELD, actions, alerts, deliveries, silences
 from eyeline.stores.results.statements import Prepared
@@ -64,6 +64,7 @@ class _Store(Protocol):
     _notices: NoticeStatements
 
     async def _rows(self, query: Select[Any]) -> Sequence[rows.Row]: ...
+    async def _error(self, id: str) -> str | None: ...  # noqa: A002
 
 
 class Notices:
@@ -80,13 +81,39 @@ class Notices:
         for name in ("channel", "state", "kind"):
             value = getattr(query, name)
             if value is not None:
-                chosen = chosen.where(deliveries.c[name] == value)
+                failed = name == "state" and value == "failed"
+                chosen = chosen.where(_FAILED if failed else deliveries.c[name] == value)
         if query.sites is not None:
             chosen = chosen.where(_SITE.in_(query.sites))
         if query.cursor is not None:
             chosen = chosen.where(deliveries.c.id < query.cursor)
         found = [rows.delivery_of(row) for row in await self._rows(chosen)]
         return found[: query.limit], found[query.limit - 1].id if len(found) > query.limit else None
+
+    async def channel_states(
+        self: _Store, names: Sequence[str], *, sites: Sequence[str] | None = None
+    ) -> dict[str, ChannelState]:
+        """Counts over the indexes of what waits, is held and has failed; of the rest the newest alone is looked at."""
+        asked = [_counted(which, sites) for which in (_WAITING, _HELD, _FAILED)]
+        waiting, held, failed = [{row["channel"]: row for row in await self._rows(query)} for query in asked]
+        states = {}
+        for name in names:
+            delivered = await self._rows(_delivered(name, sites))
+            wrong = max((str(found[name]["wrong"] or "") for found in (waiting, failed) if name in found), default="")
+            stands = wrong > (str(delivered[0]["id"]) if delivered else "")
+            states[name] = ChannelState(
+                waiting=waiting[name]["count"] if name in waiting else 0,
+                held=held[name]["count"] if name in held else 0,
+                since=parse_time(waiting[name]["since"]) if name in waiting else None,
+                failed=failed[name]["count"] if name in failed else 0,
+                delivered_at=parse_time(delivered[0]["delivered_at"]) if delivered else None,
+                error=await self._error(wrong) if stands else None,
+            )
+        return states
+
+    async def _error(self: _Store, id: str) -> str | None:  # noqa: A002
+        found = await self._rows(select(deliveries.c.last_error).where(deliveries.c.id == id))
+        return found[0]["last_error"] if found else None
 
     async def retry_delivery(self: _Store, id: str, now: datetime, action: Action) -> bool:  # noqa: A002
         """Only a failed one, whoever else asks at the same time."""
@@ -164,3 +191,33 @@ _SITE = func.coalesce(deliveries.c.site, alerts.c.site)
 def _sited(payload: Any) -> Select[Any]:
     columns = [column for column in deliveries.columns if column.name not in {"payload", "site"}]
     return select(*columns, payload, _SITE.label("site")).outerjoin(alerts, alerts.c.id == deliveries.c.alert_id)
+
+
+# written out, for a partial index serves only a query that says the same words; and alerts have a state, too
+_WAITING, _HELD, _FAILED, _DELIVERED = (
+    deliveries.c.state == literal_column(word) for word in ("'pending'", "'held'", "'failed'", "'delivered'")
+)
+
+
+def _within(chosen: Select[Any], sites: Sequence[str] | None) -> Select[Any]:
+    if sites is None:
+        return chosen
+    return chosen.outerjoin(alerts, alerts.c.id == deliveries.c.alert_id).where(_SITE.in_(sites))
+
+
+def _counted(which: Any, sites: Sequence[str] | None) -> Select[Any]:
+    """How many of each channel, when the oldest picture was captured, and the newest with an error. Neither of some channels
+    alone nor by the column itself: SQLite would then go through all that there ever was, by the index of channels.
+    """
+    channel = deliveries.c.channel.op("||")(literal_column("''"))
+    since = func.min(deliveries.c.captured_at).label("since")
+    wrong = func.max(case((deliveries.c.last_error.is_not(None), deliveries.c.id))).label("wrong")
+    chosen = select(channel.label("channel"), func.count().label("count"), since, wrong).select_from(deliveries)
+    return _within(chosen.where(which), sites).group_by(channel)
+
+
+def _delivered(name: str, sites: Sequence[str] | None) -> Select[Any]:
+    """The newest that arrived."""
+    chosen = select(deliveries.c.id, deliveries.c.delivered_at).select_from(deliveries)
+    chosen = chosen.where(deliveries.c.channel == name, _DELIVERED)
+    return _within(chosen, sites).order_by(deliveries.c.id.desc()).limit(1)

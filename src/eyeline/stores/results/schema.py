@@ -364,11 +364,15 @@ deliveries = Table(
 )
 PENDING = text("state = 'pending'")
 HELD = text("state = 'held'")
+FAILED = text("state = 'failed'")
 Index("deliveries_due", deliveries.c.next_at, sqlite_where=PENDING, postgresql_where=PENDING)
 # each channel has a line of its own, or a long one would hide the others
 Index("deliveries_line", deliveries.c.channel, deliveries.c.next_at, sqlite_where=PENDING, postgresql_where=PENDING)
 Index("deliveries_held", deliveries.c.next_at, sqlite_where=HELD, postgresql_where=HELD)
 Index("deliveries_alert", deliveries.c.alert_id)
+# how a channel does is told by its newest ones, however many others have
+Index("deliveries_channel", deliveries.c.channel, deliveries.c.id)
+Index("deliveries_failed", deliveries.c.id, sqlite_where=FAILED, postgresql_where=FAILED)
 
 # every version of every rule that people made; without a body it was removed
 rules = Table(
@@ -414,6 +418,14 @@ keys = Table(
     Column("created_at", Text, nullable=False),
     Column("expires_at", Text),
     Column("revoked_at", Text),
+)
+
+# when a key was shown last; of those in the settings, too
+key_uses = Table(
+    "key_uses",
+    metadata,
+    Column("sha256", Text, primary_key=True),
+    Column("used_at", Text, nullable=False),
 )
 
 users = Table(

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Literal, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine, Select, select
@@ -42,6 +43,7 @@ from eyeline.stores.results.schema import (
     UNQUEUED,
     cameras,
     jobs,
+    key_uses,
     keys,
     picture_blobs,
     results,
@@ -337,6 +339,15 @@ class SqlResults(
     async def keys(self) -> list[KeyRow]:
         """By name."""
         return [rows.key_of(row) for row in await self._rows(select(keys).order_by(keys.c.name))]
+
+    async def touch_keys(self, uses: Mapping[str, datetime]) -> None:
+        """In company of other writes where there are any."""
+        touched = [{"sha256": sha256, "used_at": isoformat(at)} for sha256, at in sorted(uses.items())]
+        await self._writer.write(lambda cursor: self._statements.touch_key.many(cursor, touched), durable=False)
+
+    async def key_uses(self) -> dict[str, datetime]:
+        """All of them."""
+        return {row["sha256"]: parse_time(row["used_at"]) for row in await self._rows(select(key_uses))}
 
     async def upgrade(self) -> None:
         """Run what migrations are missing; several processes take turns."""

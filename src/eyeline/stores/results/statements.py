@@ -29,6 +29,7 @@ from eyeline.stores.results.schema import (
     cameras,
     events,
     jobs,
+    key_uses,
     keys,
     model_sets,
     new_events,
@@ -161,6 +162,14 @@ class Statements:
         self.put_state = replace(states, "name")
         self.put_camera = replace(cameras, "name")
         self.put_key = replace(keys, "name")
+        touched = upsert(key_uses)
+        self.touch_key = prepared(
+            touched.values(_binds(("sha256", "used_at"))).on_conflict_do_update(
+                index_elements=["sha256"],
+                set_={"used_at": touched.excluded.used_at},
+                where=key_uses.c.used_at < touched.excluded.used_at,
+            )
+        )
         self.result_by_id = prepared(placed().where(results.c.id == bindparam("id")))
         self.unfinished = prepared(_waiting())
         self.camera_counts = prepared(_accounts())

@@ -138,7 +138,9 @@ function addKey() {
     title: say("system.add_key_title"),
     go: say("system.add_key"),
     act: async (form) => {
-      const told = await send("POST", "/v1/keys", { name: valueOf(form, "name"), role: valueOf(form, "role"), sites: sitesOf(form) });
+      const expires = valueOf(form, "expires");
+      const until = expires ? { expires_at: new Date(expires).toISOString() } : {};
+      const told = await send("POST", "/v1/keys", { name: valueOf(form, "name"), role: valueOf(form, "role"), sites: sitesOf(form), ...until });
       const dialog = /** @type {HTMLDialogElement} */ (copyOf("secret"));
       fill(dialog, "title", say("system.secret_title", { name: told.name }));
       fill(dialog, "secret", told.secret);
