@@ -187,3 +187,22 @@ async def test_what_was_said_of_a_result_is_erased_with_it_and_the_audit_still_v
     assert (report.good, report.erased) == (True, 2)
     told = [json.dumps(line) for part in [part async for part in trail.lines(store)] for line in part]
     assert not any("Jo Doe" in line for line in told)
+
+
+async def test_a_reviewers_own_decisions_and_what_had_to_be_looked_at_are_found_by_time(store: ResultStore) -> None:
+    since = utcnow() - timedelta(minutes=5)
+    made = await recorded(store, Doubt(0.5, "low score"), Doubt(0.5, "low score"), None)
+    (elsewhere,) = await recorded(store, Doubt(0.5, "low score"), site="south")
+    for result, by in ((made[0], "ana"), (made[1], "ben"), (elsewhere, "ana")):
+        kept = await said(store, NewVerdict(result_id=result.id, kind="confirmed", by=by))
+    await said(store, NewVerdict(result_id=made[2].id, kind="comment", by="ana", comment="glare"))
+    here = ReviewQuery(by="ana", sites=["north"])
+    assert [len(await store.decisions(query, since)) for query in (here, ReviewQuery(by="ana"))] == [1, 2]
+    assert await store.decisions(here, utcnow() + timedelta(minutes=1)) == []
+    (first, last) = await store.decisions(ReviewQuery(by="ana"), since)
+    assert since < first <= last <= utcnow()
+    await said(store, NewVerdict(result_id=elsewhere.id, kind="undo", by="ana", undoes=kept.record.id))
+    assert len(await store.decisions(ReviewQuery(by="ana"), since)) == 1
+    later = utcnow() + timedelta(minutes=1)
+    counts = [await store.doubted(query, since, later) for query in (ReviewQuery(), ReviewQuery(site="south"))]
+    assert (counts, await store.doubted(ReviewQuery(), later, later + timedelta(days=1))) == ([3, 1], 0)

@@ -99,6 +99,11 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{value * 100:.0f}%"
 
 
+def tenths(value: float | None) -> str:
+    """A small share of 0..1, to a tenth of a percent."""
+    return "–" if value is None else f"{value * 100:.1f}{THIN}%"
+
+
 def grouped(text: str | None) -> str:
     """A digest as people read it aloud: four characters at a time."""
     return " ".join((text or "–")[start : start + 4] for start in range(0, len(text or "–"), 4))
@@ -119,6 +124,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "number": number,
     "bytes": size,
     "percent": percent,
+    "tenths": tenths,
     "grouped": grouped,
     "tojson_attr": tojson_attr,
 }

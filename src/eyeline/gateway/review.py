@@ -22,6 +22,7 @@ from eyeline.gateway.results import Text, visible
 from eyeline.gateway.state import State, allowed, checked_id
 from eyeline.gateway.upload import idempotency_key
 from eyeline.pipeline.boxes import iou
+from eyeline.reports.review import needed, pace
 from eyeline.stores.results.review import NewVerdict, ReviewQuery, Said, Waiting, shown
 
 Caller = Annotated[Principal, Depends(allowed("read"))]
@@ -79,10 +80,12 @@ def routes(state: State) -> APIRouter:
     async def queue(who: Caller, wanted: Annotated[Queued, Query()]) -> Response:
         query = ReviewQuery(by=who.name, sites=who.sites, site=wanted.site, limit=wanted.limit)
         found = await state.results.to_review(query)
-        progress = await state.results.review_progress(query, utcnow() - timedelta(days=1))
-        return reply(
-            {"review": [_waiting(each) for each in found], "waiting": progress.waiting, "decided": progress.decided}
-        )
+        now, sites = utcnow(), state.settings.sites
+        progress = await state.results.review_progress(query, now - timedelta(days=1))
+        told: dict[str, Any] = {"review": [_waiting(each) for each in found], "waiting": progress.waiting, "decided": progress.decided}
+        told["pace"] = await pace(state.results, sites, query, now)
+        told["needed"] = await needed(state.results, sites, query, now) if len(found) < query.limit else None
+        return reply(told)
 
     @router.post("/v1/review/{id}/hold", summary="Tell others that you are looking at a result")
     async def hold(id: str, who: Reviewer) -> Response:  # noqa: A002

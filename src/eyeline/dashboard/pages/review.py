@@ -1,7 +1,7 @@
 """Review: one doubtful picture at a time, decided with a key each."""
 
 import asyncio
-from datetime import timedelta
+from dataclasses import asdict
 from typing import Any
 
 from starlette.requests import Request
@@ -13,13 +13,17 @@ from eyeline.core.errors import InputError
 from eyeline.core.ids import is_uuid
 from eyeline.core.pages import Page, principal_of
 from eyeline.core.types import Result
+from eyeline.dashboard.format import number
 from eyeline.dashboard.pictures import known_labels, picture_of
 from eyeline.dashboard.shell import Room, Shell, form_of, unknown
 from eyeline.dashboard.sources import Sources
+from eyeline.reports.review import Pace, needed, pace
 from eyeline.stores.results.review import NewVerdict, RecordKind, ReviewQuery, shown
 
 #: Pictures that the page has at hand.
 AHEAD = 20
+#: What waits is counted up to here.
+COUNTED = 10_000
 #: What a plain form may say; boxes are corrected by the script.
 KINDS: dict[str, RecordKind] = {"confirmed": "confirmed", "rejected": "rejected", "unsure": "unsure"}
 
@@ -58,7 +62,10 @@ class ReviewPage:
         if chosen is not None:
             result = await self._result(chosen, who)
             queue = [_entry(result, "chosen", None), *(each for each in queue if each["result"].id != result.id)]
-        progress = await results.review_progress(query, utcnow() - timedelta(days=1))
+        now, sites = utcnow(), self._sources.settings.sites
+        progress = await results.review_progress(query, now)
+        own = await pace(results, sites, query, now)
+        share = await needed(results, sites, query, now) if len(queue) < AHEAD else None
         labels = await asyncio.to_thread(known_labels, self._sources.settings)
         return await self._shell.render(
             request,
@@ -71,14 +78,23 @@ class ReviewPage:
                 "labels": labels,
                 "may": who.may("operate"),
                 "site": site,
+                "waiting": progress.waiting,
+                "pace": asdict(own),
                 "record": self._shell.record("{id}"),
             },
             queue=queue,
             first=picture_of(queue[0]["result"], labels) if queue else None,
-            progress=progress,
+            progress=self._progress(own, progress.waiting),
+            share=share,
             may=who.may("operate"),
             labels=labels,
         )
+
+    def _progress(self, own: Pace, waiting: int) -> str:
+        """How far this reviewer is today; the script says the same after each decision."""
+        name = "review.progress" if own.seconds is None else "review.progress_pace"
+        most = number(own.decided + waiting) + ("+" if waiting > COUNTED else "")
+        return self._shell.words.say(name, mine=number(own.decided), all=most, s=own.seconds)
 
     async def decide(self, request: Request) -> Response:
         """A plain form's verdict, for whoever has no script."""

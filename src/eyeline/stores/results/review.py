@@ -130,6 +130,14 @@ class Reviews(Protocol):
         """How many wait, and how many were decided since."""
         ...
 
+    async def decisions(self, query: ReviewQuery, since: datetime) -> list[datetime]:
+        """When `query.by` decided since then, in order: the first 10 000 that were not taken back."""
+        ...
+
+    async def doubted(self, query: ReviewQuery, since: datetime, until: datetime) -> int:
+        """How many results that were asked for in that time had to be looked at."""
+        ...
+
     async def hold_review(self, result_id: str, by: str, seconds: float) -> tuple[str, datetime] | None:
         """Tell others that `by` looks at a result. Returns who holds it now, and until when; None where there is no such result.
 

@@ -13,8 +13,8 @@ from sqlalchemy import Dialect, Select, and_, bindparam, func, or_, select, upda
 from sqlalchemy.dialects import postgresql, sqlite
 
 from eyeline.core.clock import utcnow
-from eyeline.core.ids import first_id, uuid7
-from eyeline.core.types import Result
+from eyeline.core.ids import first_id, moment_of, uuid7
+from eyeline.core.types import VERDICTS, Result
 from eyeline.stores.results import rows
 from eyeline.stores.results.audit import AuditStatements, note_action
 from eyeline.stores.results.base import Action
@@ -161,6 +161,22 @@ class Verdicts:
             await self._rows(each) for each in (select(func.count().label("count")).select_from(waiting), decided)
         ]
         return Progress(waiting=counted[0][0]["count"], decided=counted[1][0]["count"])
+
+    async def decisions(self: _Store, query: ReviewQuery, since: datetime) -> list[datetime]:
+        """By their ids, which tell the time."""
+        chosen = (
+            select(verdicts.c.id)
+            .join_from(verdicts, reviews, reviews.c.result_id == verdicts.c.result_id)
+            .where(verdicts.c.id >= first_id(since), verdicts.c.reviewer == query.by, verdicts.c.undone_by.is_(None))
+            .where(verdicts.c.kind.in_(VERDICTS), *_sites(query))
+        )
+        return [moment_of(row["id"]) for row in await self._rows(chosen.order_by(verdicts.c.id).limit(COUNTED))]
+
+    async def doubted(self: _Store, query: ReviewQuery, since: datetime, until: datetime) -> int:
+        """By the results' ids, which tell the time."""
+        within = and_(reviews.c.result_id >= first_id(since), reviews.c.result_id < first_id(until))
+        chosen = select(func.count().label("count")).where(within, reviews.c.value.is_not(None), *_sites(query))
+        return int((await self._rows(chosen))[0]["count"])
 
     async def hold_review(self: _Store, result_id: str, by: str, seconds: float) -> tuple[str, datetime] | None:
         """The first one holds it until the time is over or it says so again."""

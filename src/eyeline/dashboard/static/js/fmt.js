@@ -19,6 +19,9 @@ export function number(value, digits = 3) {
 /** @param {number | null | undefined} share 0 to 1 */
 export const percent = (share) => (share === null || share === undefined ? "–" : `${Math.round(share * 100)}%`);
 
+/** @param {number | null} share 0 to 1, to a tenth of a percent */
+export const tenths = (share) => (share === null ? "–" : `${(share * 100).toFixed(1)}${THIN}%`);
+
 /**
  * An age as a number and its unit: `6 s`, `3 min`, `2 h`, `4 d`.
  * @param {number} seconds

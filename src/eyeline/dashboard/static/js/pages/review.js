@@ -1,6 +1,7 @@
 // Review: one picture at a time. Keys and mouse do the same; what is decided is sent while the next picture is there.
 // @ts-check
 import { keys, showCount } from "../boot.js";
+import { number, tenths } from "../fmt.js";
 import { need, pageData, say, shell, slot, fill } from "../page.js";
 import { send } from "../send.js";
 import { toast } from "../toast.js";
@@ -22,7 +23,7 @@ const FEW = 5;
 const HOLD = 30_000;
 const WIDE = 1600;
 
-/** @type {{queue: Entry[], labels: string[], may: boolean, site: string | null, record: string}} */
+/** @type {{queue: Entry[], labels: string[], may: boolean, site: string | null, record: string, waiting: number, pace: {decided: number, seconds: number | null}}} */
 const page = pageData();
 const data = { ...page, queue: page.queue ?? [] };
 /** @type {Set<string>} what was decided here, whatever the server's list says meanwhile */
@@ -217,6 +218,17 @@ function next() {
   go(at + 1);
 }
 
+/** How far this reviewer is today: what is sent already counts, and the server says it again. @param {number} [more] decided just now */
+function showProgress(more = 0) {
+  data.pace.decided += more;
+  data.waiting = Math.max(0, data.waiting - more);
+  const { decided: mine, seconds } = data.pace;
+  const all = number(mine + data.waiting) + (data.waiting > 10_000 ? "+" : "");
+  const values = { mine: number(mine), all, s: seconds ?? "" };
+  need("progress").textContent = say(seconds === null ? "review.progress" : "review.progress_pace", values);
+  showCount("review", data.waiting);
+}
+
 async function refill() {
   const more = await send("GET", `/v1/review?limit=20${data.site ? `&site=${encodeURIComponent(data.site)}` : ""}`).catch(() => null);
   if (!more) return;
@@ -224,8 +236,12 @@ async function refill() {
   const fresh = more.review.filter((/** @type {Entry} */ each) => !known.has(each.result.id) && !decided.has(each.result.id));
   const empty = entry() === undefined;
   data.queue.push(...fresh.map((/** @type {Entry} */ each) => ({ ...each, result: { ...each.result, detections: each.result.verdict?.detections ?? each.result.detections } })));
-  need("progress").textContent = say("review.progress", { waiting: more.waiting, decided: more.decided });
-  showCount("review", more.waiting);
+  Object.assign(data, { waiting: more.waiting, pace: more.pace });
+  showProgress();
+  if (more.needed) {
+    const { today, yesterday } = more.needed;
+    need("needed").textContent = say(today === null ? "review.needed_none" : "review.needed", { today: tenths(today), yesterday: tenths(yesterday) });
+  }
   if (empty && fresh.length) show();
   else if (fresh.length) showStrip();
 }
@@ -249,6 +265,7 @@ function decide(kind) {
   const before = picture;
   const sent = outbox.add(now.result.id, body, newKey());
   data.queue.splice(at, 1);
+  showProgress(1);
   toast(say(`review.done.${body.kind}`), { undo: () => undo(now, before, sent) });
   go(at);
   stage?.focus({ preventScroll: true });
@@ -261,6 +278,7 @@ async function undo(entry, before, sent) {
   else outbox.waiting = outbox.waiting.filter((one) => one.id !== entry.result.id);
   outbox.tell();
   decided.delete(entry.result.id);
+  showProgress(-1);
   data.queue.splice(at, 0, entry);
   show();
   picture = before;
