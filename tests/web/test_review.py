@@ -173,6 +173,15 @@ def test_news_that_were_missed_and_a_session_that_ends_lose_nothing_that_was_dra
     page.unroute(away)
     decided(page, site, waiting[0], "corrected")
     assert site.run(site.results.verdicts(waiting[0].id))[0].comment == "glue"
+    page.wait_for_selector("#saving[data-state=saved]")  # by the page that it came back to, which asks for the next one
+    page.wait_for_selector(f"#record[href='/audit/{waiting[1].id}']")
+    watched.allowed += ["ERR_INTERNET_DISCONNECTED"]
+    page.context.set_offline(True)
+    page.keyboard.press("n")
+    page.wait_for_selector("#saving[data-state=failed]")
+    page.context.set_offline(False)  # and nobody presses anything
+    decided(page, site, waiting[1], "rejected")
+    page.wait_for_selector("#saving[data-state=saved]")
 
 
 def test_without_a_script_a_form_decides(browser: Browser, site: Site, waiting: list[Result]) -> None:

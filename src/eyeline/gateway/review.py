@@ -82,7 +82,11 @@ def routes(state: State) -> APIRouter:
         found = await state.results.to_review(query)
         now, sites = utcnow(), state.settings.sites
         progress = await state.results.review_progress(query, now - timedelta(days=1))
-        told: dict[str, Any] = {"review": [_waiting(each) for each in found], "waiting": progress.waiting, "decided": progress.decided}
+        told: dict[str, Any] = {
+            "review": [_waiting(each) for each in found],
+            "waiting": progress.waiting,
+            "decided": progress.decided,
+        }
         told["pace"] = await pace(state.results, sites, query, now)
         told["needed"] = await needed(state.results, sites, query, now) if len(found) < query.limit else None
         return reply(told)

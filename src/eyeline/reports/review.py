@@ -52,9 +52,7 @@ async def needed(results: ResultStore, sites: Sequence[SiteSettings], query: Rev
     images = [0.0, 0.0]
     for row in await results.series(QUARTER, int(began[0].timestamp()), within):
         images[row.start >= began[1].timestamp()] += row.sums.get("images", 0)
-    waited = [
-        await results.doubted(query, since, until) for since, until in zip(began, (began[1], now), strict=True)
-    ]
+    waited = [await results.doubted(query, since, until) for since, until in zip(began, (began[1], now), strict=True)]
     # figures come some seconds later than what waits
     yesterday, today = (min(1.0, some / of) if of else None for some, of in zip(waited, images, strict=True))
     return Needed(today, yesterday)
@@ -62,7 +60,9 @@ async def needed(results: ResultStore, sites: Sequence[SiteSettings], query: Rev
 
 def _midnight(sites: Sequence[SiteSettings], query: ReviewQuery, now: datetime, days: int) -> datetime:
     """When the day began so many days ago, by the clock of the site that is asked for, or of the first that may be seen."""
-    seen = [site for site in sites if query.site in {None, site.name} and (query.sites is None or site.name in query.sites)]
+    seen = [
+        site for site in sites if query.site in {None, site.name} and (query.sites is None or site.name in query.sites)
+    ]
     zone = ZoneInfo(seen[0].timezone if seen else "UTC")
     day = now.astimezone(zone).date() - timedelta(days=days)
     return on_the_wall(datetime.combine(day, time()), zone).astimezone(UTC)

@@ -77,7 +77,7 @@ runtime.test("what was not taken is kept beyond a reload and is sent again under
   let away = true;
   const send = async (/** @type {any} */ one) => {
     keys.push(one.key);
-    if (away) throw new Error("sign in again");
+    if (away) throw Object.assign(new Error("sign in again"), { status: 401 });
     return { ok: one.id };
   };
   const first = new Outbox(send, shelf, () => {});
@@ -91,6 +91,30 @@ runtime.test("what was not taken is kept beyond a reload and is sent again under
   same(await second.add("b", {}, "k2"), { ok: "b" });
   kept = "no JSON";
   same(new Outbox(send, shelf, () => {}).waiting, []);
+});
+
+runtime.test("what may be taken later is sent again by itself, what was refused is not, and what is withdrawn is sent no more", async () => {
+  /** @type {string[]} */
+  const sent = [];
+  /** @type {Record<string, number>} the statuses of what is not taken; 0: nobody answered */
+  const faults = { a: 0, b: 503, c: 409, d: 0 };
+  const outbox = new Outbox(async (one) => {
+    sent.push(one.id);
+    if (one.id in faults) throw Object.assign(new Error(one.id), { status: faults[one.id] });
+    return { ok: one.id };
+  }, { get: () => null, set: () => {} }, () => {});
+  outbox.pause = 1;
+  for (const id of ["a", "b", "c", "d"]) await outbox.add(id, {}, `key ${id}`);
+  same(await outbox.withdraw("key d"), null);
+  delete faults.a;
+  delete faults.b;
+  for (let waited = 0; outbox.saved < 2 && waited < 100; waited += 1) await new Promise((done) => setTimeout(done, 5));
+  same(outbox.waiting.map((one) => one.id), ["c"]);
+  const [again] = [sent.filter((id) => id === "c").length];
+  same([again, await outbox.withdraw("key a")], [1, { ok: "a" }]);
+  delete faults.c;
+  await outbox.retry();
+  same(outbox.waiting, []);
 });
 
 runtime.test("a key that means nothing here is the browser's, and Alt goes with arrows alone", () => {

@@ -18,6 +18,8 @@ export const STALE = 25_000;
 const readers = new Set();
 /** @type {Set<() => void>} */
 const resyncs = new Set();
+/** @type {Set<() => void>} */
+const backs = new Set();
 /** @type {Told[]} */
 let waiting = [];
 /** Whether events were let go while paused. */
@@ -51,6 +53,11 @@ export function onEvents(reader) {
 /** @param {() => void} reader called when events were left out: the lists must be loaded anew */
 export function onResync(reader) {
   resyncs.add(reader);
+}
+
+/** @param {() => void} reader called when the line is there again after a cut */
+export function onBack(reader) {
+  backs.add(reader);
 }
 
 /** @param {boolean} paused */
@@ -110,11 +117,13 @@ function resync() {
 function hear(message) {
   if (message.type === "event") take(message.told);
   else {
+    const back = line.state === "reconnecting" && message.health.state === "live";
     line.state = message.health.state;
     line.attempt = message.health.attempt;
     line.heard = message.health.heard;
     line.shared = message.readers;
     if (message.at) learn(message.at);
+    if (back) for (const reader of backs) reader();
   }
 }
 

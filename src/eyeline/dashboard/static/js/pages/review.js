@@ -1,6 +1,7 @@
 // Review: one picture at a time. Keys and mouse do the same; what is decided is sent while the next picture is there.
 // @ts-check
 import { keys, showCount } from "../boot.js";
+import { onBack } from "../bus.js";
 import { number, tenths } from "../fmt.js";
 import { need, pageData, say, shell, slot, fill } from "../page.js";
 import { send } from "../send.js";
@@ -263,20 +264,19 @@ function decide(kind) {
   comment.value = "";
   decided.add(now.result.id);
   const before = picture;
-  const sent = outbox.add(now.result.id, body, newKey());
+  const key = newKey();
+  outbox.add(now.result.id, body, key);
   data.queue.splice(at, 1);
   showProgress(1);
-  toast(say(`review.done.${body.kind}`), { undo: () => undo(now, before, sent) });
+  toast(say(`review.done.${body.kind}`), { undo: () => undo(now, before, key) });
   go(at);
   stage?.focus({ preventScroll: true });
 }
 
-/** @param {Entry} entry @param {import("../review/model.js").Picture} before @param {Promise<any>} sent */
-async function undo(entry, before, sent) {
-  const answer = await sent;
+/** @param {Entry} entry @param {import("../review/model.js").Picture} before @param {string} key */
+async function undo(entry, before, key) {
+  const answer = await outbox.withdraw(key);
   if (answer) await send("POST", `/v1/results/${entry.result.id}/verdicts/${answer.record.id}/undo`);
-  else outbox.waiting = outbox.waiting.filter((one) => one.id !== entry.result.id);
-  outbox.tell();
   decided.delete(entry.result.id);
   showProgress(-1);
   data.queue.splice(at, 0, entry);
@@ -460,6 +460,10 @@ function edited(event) {
 function start() {
   showSaving();
   need("retry").addEventListener("click", () => outbox.retry());
+  addEventListener("online", () => outbox.retry());
+  onBack(() => outbox.retry());
+  for (const one of outbox.waiting) decided.add(one.id); // before a reload, and not taken yet
+  data.queue = data.queue.filter((each) => !decided.has(each.result.id));
   if (outbox.failed.length) outbox.retry();
   if (!stage) return;
   bindKeys();
