@@ -168,6 +168,31 @@ async def test_one_who_looks_holds_it_for_a_while_and_keeps_nobody_from_deciding
     assert await store.to_review(ReviewQuery()) == []
 
 
+async def test_a_record_waits_where_another_version_says_otherwise_and_nobody_decided(store: ResultStore) -> None:
+    waits, sampled, same, other, decided, valued = await recorded(
+        store, None, Doubt(0.01, "sample"), None, None, None, Doubt(1.0, "new label")
+    )
+    await said(store, NewVerdict(result_id=decided.id, kind="confirmed", by="ana"))
+    scratch, dent = [DRAWN.detections[0]], [msgspec.structs.replace(FOUND, score=0.9)]
+    answers = [(waits, scratch), (sampled, []), (same, dent), (other, scratch), (decided, scratch), (valued, scratch)]
+    asked = [msgspec.structs.replace(make_job(number, camera="belt-1"), site="north") for number in range(len(answers))]
+    await store.keep_jobs([NewJob(job=job) for job in asked])
+    asides = [
+        make_result(
+            job,
+            detections=found,
+            aside=True,
+            replay_of=record.id,
+            pipeline="lids" if record is other else record.pipeline,
+        )
+        for job, (record, found) in zip(asked, answers, strict=True)
+    ]
+    await store.save_many(asides)
+    found = {each.result.id: each.doubt for each in await store.to_review(ReviewQuery())}
+    disagree = Doubt(0.9, "models disagree")
+    assert found == {waits.id: disagree, sampled.id: disagree, valued.id: Doubt(1.0, "new label")}
+
+
 async def test_labels_that_many_results_bear_are_known(store: ResultStore) -> None:
     await recorded(store, *[None] * 20)
     assert await store.known_labels(["dent", "scratch"]) == {"dent"}

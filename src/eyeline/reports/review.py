@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
+from itertools import pairwise
 from statistics import median
 from zoneinfo import ZoneInfo
 
@@ -40,7 +41,7 @@ async def pace(results: ResultStore, sites: Sequence[SiteSettings], query: Revie
 
 def pace_of(decided: Sequence[datetime]) -> Pace:
     """When the picture was opened is kept nowhere: what is known is when each decision came, in order."""
-    gaps = [later - earlier for earlier, later in zip(decided, decided[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(decided)]
     worked = [gap.total_seconds() for gap in gaps if gap < PAUSE]
     return Pace(len(decided), round(median(worked), 1) if worked else None)
 

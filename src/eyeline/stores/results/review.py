@@ -191,6 +191,17 @@ def doubts(result: Result, known: Collection[str], *, below: float, sample: floa
     return max(reasons, key=lambda doubt: doubt.value, default=None)
 
 
+def disagreement(record: Result, aside: Result) -> Doubt | None:
+    """Why somebody should look at a record once another version was asked about its picture: it sees other things there.
+
+    What another pipeline says is an answer to another question.
+    """
+    asked_alike = record.status == aside.status == "completed" and record.pipeline == aside.pipeline
+    if not asked_alike or labels_of(record) == labels_of(aside):
+        return None
+    return Doubt(0.9, "models disagree")
+
+
 def labels_of(result: Result) -> set[str]:
     """Everything that its models named."""
     boxes = {found.label for found in result.detections}

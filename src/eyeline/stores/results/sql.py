@@ -51,7 +51,7 @@ from eyeline.stores.results.schema import (
 )
 from eyeline.stores.results.statements import Statements, placed, statements
 from eyeline.stores.results.upgrade import upgrade
-from eyeline.stores.results.verdicts import Verdicts, VerdictStatements, doubt_rows
+from eyeline.stores.results.verdicts import Verdicts, VerdictStatements, doubt_rows, note_disagreements
 
 T = TypeVar("T")
 
@@ -216,7 +216,9 @@ class SqlResults(
                     [row for row in bodies if row["id"] in new],
                     [row for ident in new for row in labels[ident]],
                 )
-                self._verdicts.doubt.many(cursor, doubt_rows([first[ident] for ident in sorted(new)], doubts or {}))
+                told = [first[ident] for ident in sorted(new)]
+                self._verdicts.doubt.many(cursor, doubt_rows(told, doubts or {}))
+                note_disagreements(cursor, self._verdicts, told)
             return new
 
         return await self._tell(save) if first else set()

@@ -28,6 +28,7 @@ from eyeline.stores.results.review import (
     VerdictRecord,
     Waiting,
     current,
+    disagreement,
     shown,
 )
 from eyeline.stores.results.schema import UNDECIDED, actions, result_labels, results, reviews, verdicts
@@ -73,6 +74,16 @@ class VerdictStatements:
             reviews, ("result_id", "site", "verdict", "reviewer", "body"), ("verdict", "reviewer", "body")
         )
         self.doubt = put(reviews, ("result_id", "site", "value", "reason"))
+        # what was decided is decided, and what waits for a better reason keeps it
+        again = insert(reviews).values({name: bindparam(name) for name in ("result_id", "site", "value", "reason")})
+        less = or_(reviews.c.value.is_(None), reviews.c.value < again.excluded.value)
+        self.doubt_again = prepared(
+            again.on_conflict_do_update(
+                index_elements=["result_id"],
+                set_={name: again.excluded[name] for name in ("value", "reason")},
+                where=and_(reviews.c.verdict.is_(None), less),
+            )
+        )
         which = reviews.c.result_id == bindparam("which")
         # whoever is unsure asks for a second look, also at what nobody asked to look at
         self.ask_again = prepared(
@@ -201,6 +212,16 @@ def doubt_rows(new: Sequence[Result], doubts: Mapping[str, Doubt]) -> list[dict[
         {"result_id": result.id, "site": result.site, "value": doubt.value, "reason": doubt.reason}
         for result, doubt in chosen
     ]
+
+
+def note_disagreements(cursor: Any, do: VerdictStatements, new: Sequence[Result]) -> None:
+    """Records about whose pictures another version was asked, and answered otherwise, wait for somebody from now on."""
+    for aside in sorted((result for result in new if result.aside), key=lambda result: result.replay_of or ""):
+        found = do.judged.rows(cursor, id=aside.replay_of)
+        doubt = disagreement(rows.result_of(found[0]["body"]), aside) if found else None
+        if doubt is not None:
+            again = {"result_id": aside.replay_of, "site": aside.site, "value": doubt.value, "reason": doubt.reason}
+            do.doubt_again.one(cursor, **again)
 
 
 def _judge(cursor: Any, store: _Store, new: NewVerdict) -> KeptVerdict | None:
