@@ -18,7 +18,7 @@ from eyeline.core.clock import utcnow
 from eyeline.core.types import Result
 from eyeline.gateway import events
 from eyeline.inference.bundles import pinned
-from eyeline.stores.results.review import Doubt
+from eyeline.stores.results.review import Doubt, ReviewQuery
 from tests.browsers import AWAY, Watched, watched_page
 from tests.dashboards import (
     CORRECTED,
@@ -109,6 +109,55 @@ def test_a_picture_is_corrected_by_keys_alone(watched: Watched, site: Site, wait
     page.wait_for_selector(f"#record[href='/audit/{waiting[1].id}']")
     press("y")
     decided(page, site, waiting[1], "rejected", "undo", "confirmed")
+
+
+def test_what_is_seen_is_changed_by_keys_and_what_is_unsure_is_left_to_another(
+    watched: Watched, site: Site, waiting: list[Result]
+) -> None:
+    site.run(site.results.hold_review(waiting[1].id, "Ana", 60))
+    page = opened(watched.page, site)
+    press = page.keyboard.press
+
+    def seen() -> str:
+        """What the canvas shows once it stays as it is."""
+        before, now = "", ""
+        while not now or now != before:
+            page.wait_for_timeout(30)
+            before, now = now, page.locator("#canvas").evaluate("canvas => canvas.toDataURL('image/jpeg', 0.5)")
+        return now
+
+    page.evaluate(f"fetch('/v1/results/{waiting[0].id}/image?width=1600').then(answer => answer.blob())")
+    usual = seen()
+    for key in ("+", "i"):
+        press(key)
+        assert seen() != usual
+        press("-" if key == "+" else "i")
+        assert seen() == usual
+    for key in ("+", "+", "0"):
+        press(key)
+    assert seen() == usual
+    page.keyboard.down("h")
+    assert seen() != usual
+    page.keyboard.up("h")
+    assert seen() == usual
+    press("Space")
+    page.wait_for_selector(f"#record[href='/audit/{waiting[1].id}']")
+    assert page.locator("#held").inner_text() == "Ana is reviewing this picture"
+    press("Backspace")
+    page.wait_for_selector(f"#record[href='/audit/{waiting[0].id}']")
+    assert page.locator("#held").is_hidden()
+    done = int(page.locator("#progress").inner_text().split()[0])
+    press("c")
+    page.keyboard.type("glare")
+    press("Enter")
+    press("u")
+    decided(page, site, waiting[0], "unsure")
+    assert site.run(site.results.verdicts(waiting[0].id))[0].comment == "glare"
+    assert page.locator("#progress").inner_text().startswith(f"{done + 1} of ")
+    page.reload()
+    page.wait_for_selector(f"#record[href='/audit/{waiting[1].id}']")  # for this reviewer the other one is done
+    queues = [site.run(site.results.to_review(ReviewQuery(by=by))) for by in ("", "ben")]
+    assert [waiting[0].id in [each.result.id for each in queue] for queue in queues] == [False, True]
 
 
 def test_a_box_is_drawn_and_moved_by_mouse_and_typed_in_fields(

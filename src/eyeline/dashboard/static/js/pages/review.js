@@ -212,15 +212,23 @@ function showHeld(by) {
 function go(index) {
   at = Math.max(0, Math.min(index, data.queue.length));
   show();
-  if (data.queue.length - at <= FEW) refill();
+  topUp();
 }
 
 function next() {
   go(at + 1);
 }
 
+function topUp() {
+  if (data.queue.length - at <= FEW) refill();
+}
+
+/** Decisions and undos so far: what the server counted before one of them is old. */
+let turns = 0;
+
 /** How far this reviewer is today: what is sent already counts, and the server says it again. @param {number} [more] decided just now */
 function showProgress(more = 0) {
+  turns += Math.abs(more);
   data.pace.decided += more;
   data.waiting = Math.max(0, data.waiting - more);
   const { decided: mine, seconds } = data.pace;
@@ -231,14 +239,17 @@ function showProgress(more = 0) {
 }
 
 async function refill() {
+  const asked = turns;
   const more = await send("GET", `/v1/review?limit=20${data.site ? `&site=${encodeURIComponent(data.site)}` : ""}`).catch(() => null);
   if (!more) return;
   const known = new Set(data.queue.map((each) => each.result.id));
   const fresh = more.review.filter((/** @type {Entry} */ each) => !known.has(each.result.id) && !decided.has(each.result.id));
   const empty = entry() === undefined;
   data.queue.push(...fresh.map((/** @type {Entry} */ each) => ({ ...each, result: { ...each.result, detections: each.result.verdict?.detections ?? each.result.detections } })));
-  Object.assign(data, { waiting: more.waiting, pace: more.pace });
-  showProgress();
+  if (asked === turns && !outbox.waiting.length) {
+    Object.assign(data, { waiting: more.waiting, pace: more.pace });
+    showProgress();
+  }
   if (more.needed) {
     const { today, yesterday } = more.needed;
     need("needed").textContent = say(today === null ? "review.needed_none" : "review.needed", { today: tenths(today), yesterday: tenths(yesterday) });
@@ -265,7 +276,7 @@ function decide(kind) {
   decided.add(now.result.id);
   const before = picture;
   const key = newKey();
-  outbox.add(now.result.id, body, key);
+  outbox.add(now.result.id, body, key).then(topUp);
   data.queue.splice(at, 1);
   showProgress(1);
   toast(say(`review.done.${body.kind}`), { undo: () => undo(now, before, key) });
