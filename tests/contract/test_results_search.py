@@ -103,6 +103,20 @@ async def test_each_word_finds_what_it_says(store: ResultStore, made: list[Resul
             assert [numbers[result.id] for result in page + rest] == expected
 
 
+async def test_the_oldest_come_first_if_asked_page_by_page(store: ResultStore, made: list[Result]) -> None:
+    async def walked(**query: Any) -> list[Result]:
+        pages, cursor = [], None
+        while not pages or cursor:
+            page, cursor = await store.find(ResultQuery(oldest=True, limit=1, cursor=cursor, **query))
+            pages += page
+        return pages
+
+    assert [each.id for each in await walked()] == [each.id for each in made]
+    assert [each.id for each in await walked(label="dent")] == [made[0].id, made[1].id]
+    window = {"since": NOON - timedelta(days=500), "until": NOON + timedelta(days=1)}
+    assert [each.id for each in await walked(**window)] == [each.id for each in made]
+
+
 async def test_what_is_found_is_counted_up_to_a_bound_and_spread_over_time(
     store: ResultStore, made: list[Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:

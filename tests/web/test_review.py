@@ -312,6 +312,19 @@ def test_a_search_is_typed_narrowed_and_says_what_excluded_everything(page: Watc
     tab.wait_for_selector("#words option", state="attached")
     words = tab.locator("#words option").evaluate_all("found => found.map(each => each.value)")
     assert words[:2] == ["camera:belt-01", "camera:belt-02"]
+    tab.goto(f"/audit?q=ref:{ITEM}")
+    newest = tab.locator("#results a[href^='/audit/']").first.get_attribute("href")
+    tab.locator("#order").click()
+    tab.wait_for_url(re.compile("order=oldest"))
+    assert tab.locator("#results tbody tr").last.locator("a").first.get_attribute("href") == newest
+    tab.locator(".audit__columns summary").click()
+    tab.locator(".audit__columns a", has_text="Found").click()
+    tab.wait_for_url(re.compile("cols="))
+    heads = tab.locator("#results th").all_inner_texts()
+    assert ("Captured" in heads, "Found" in heads) == (True, False)
+    tab.keyboard.press("t")
+    tab.wait_for_url(re.compile("view=gallery.*order=oldest"))
+    assert tab.locator("ul#results li").count() == 3
 
 
 def test_a_search_is_narrowed_by_hand_exported_and_made_a_rule(page: Watched, full: Site) -> None:

@@ -76,6 +76,7 @@ class Listed(Filters):
 
     cursor: Annotated[str | None, Field(max_length=64, description="`next` of the page before")] = None
     limit: int = Field(100, ge=1, le=1000)
+    order: Literal["newest", "oldest"] = Field("newest", description="which come first")
 
 
 class Searched(BaseModel):
@@ -119,11 +120,12 @@ def routes(state: State) -> APIRouter:
     router = APIRouter(tags=["results"])
     exporter = Exporter(state.results)
 
-    @router.get("/v1/results", summary="Results, newest first")
+    @router.get("/v1/results", summary="Results, newest first or oldest")
     async def listed(who: Caller, wanted: Annotated[Listed, Query()]) -> Response:
         if wanted.cursor is not None:
             checked_id("result", wanted.cursor)
-        found, following = await state.results.find(wanted.query(who, wanted.cursor, wanted.limit))
+        query = replace(wanted.query(who, wanted.cursor, wanted.limit), oldest=wanted.order == "oldest")
+        found, following = await state.results.find(query)
         return reply({"results": found, "next": following})
 
     @router.get("/v1/results/export", summary="All matching results as a file")

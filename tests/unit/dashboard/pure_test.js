@@ -3,6 +3,7 @@ import { age, lapse, number, percent } from "../../../src/eyeline/dashboard/stat
 import { Hub } from "../../../src/eyeline/dashboard/static/js/hub.js";
 import { Keys, nameOf } from "../../../src/eyeline/dashboard/static/js/keys.js";
 import { placeChips } from "../../../src/eyeline/dashboard/static/js/overlay.js";
+import { token, writing } from "../../../src/eyeline/dashboard/static/js/search.js";
 import { pause, Stream } from "../../../src/eyeline/dashboard/static/js/stream.js";
 import { apart, path, ticks } from "../../../src/eyeline/dashboard/static/js/chart.js";
 
@@ -20,6 +21,22 @@ runtime.test("numbers have thin spaces and few digits", () => {
   same([percent(0.876), percent(null)], ["88%", "–"]);
   same([age(6), age(200), age(7300), age(400_000), age(-3)], ["6\u202fs", "3\u202fmin", "2\u202fh", "4\u202fd", "0\u202fs"]);
   same(lapse(725), "12:05");
+});
+
+runtime.test("the word that is being written is found, blanks and colons in its value or not", () => {
+  const found = (/** @type {string} */ text) => Object.values(writing(text));
+  same(found("site:leeds la"), [11, "la", null]);
+  same(found("site:leeds "), [11, "", null]);
+  same(found('label:"torn la'), [0, "label", "torn la"]);
+  same(found('site:leeds label:"torn la'), [11, "label", "torn la"]);
+  same(found('label:"torn label" ref:a:b'), [19, "ref", "a:b"]);
+  same(found('label:"torn label"'), [0, "label", "torn label"]);
+  same(found(String.raw`label:"a \" b\\" by:an`), [17, "by", "an"]);
+  for (const value of ["plain", "two words", 'a "quote" and \\']) {
+    const written = token("label", value);
+    same(found(`site:x ${written}`), [7, "label", value]);
+    same(found(`${written} by:`), [written.length + 1, "by", ""]);
+  }
 });
 
 runtime.test("texts at the ends of lines stand apart", () => {

@@ -98,7 +98,9 @@ class AuditPage:
         self, search: Search, who: Principal, view: Mapping[str, Any], now: datetime, labels: Sequence[str]
     ) -> dict[str, Any]:
         results = self._sources.results
-        query = replace(search.query, sites=who.sites, cursor=view["cursor"], limit=view["limit"])
+        query = replace(
+            search.query, sites=who.sites, cursor=view["cursor"], oldest=view["oldest"], limit=view["limit"]
+        )
         page, following = await results.find(query)
         matches = await results.matches(replace(query, cursor=None))
         zones = {site.name: site.timezone for site in self._sources.settings.sites}
@@ -160,6 +162,7 @@ def _view(params: Mapping[str, str]) -> dict[str, Any]:
     limit = int(params["limit"]) if params.get("limit", "").isdecimal() else SIZES[1]
     return {
         "gallery": params.get("view") == "gallery",
+        "oldest": params.get("order") == "oldest",
         "columns": columns or USUAL,
         "limit": limit if limit in SIZES else SIZES[1],
         "cursor": cursor if cursor is not None and is_uuid(cursor) else None,
@@ -171,6 +174,7 @@ def _link(text: str, view: Mapping[str, Any], **changes: Any) -> str:
     named = {
         "q": text,
         "view": "gallery" if wanted["gallery"] else "",
+        "order": "oldest" if wanted["oldest"] else "",
         "cols": "" if wanted["columns"] == USUAL else ",".join(wanted["columns"]),
         "limit": "" if wanted["limit"] == SIZES[1] else wanted["limit"],
         "cursor": wanted["cursor"] or "",

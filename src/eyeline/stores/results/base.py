@@ -70,7 +70,8 @@ class ResultQuery:
     code: str | None = None
     since: datetime | None = None  # on captured_at, inclusive
     until: datetime | None = None  # exclusive
-    cursor: str | None = None  # the last id of the page before; newest first
+    cursor: str | None = None  # the last id of the page before
+    oldest: bool = False  # these first, instead of the newest
     limit: int = 100
 
 
@@ -561,7 +562,7 @@ class ResultStore(Reviews, Retaining, Protocol):
         ...
 
     async def find(self, query: ResultQuery) -> tuple[list[Result], str | None]:
-        """A page, newest first, and the cursor of the next one (None at the end). Keyset pagination by id."""
+        """A page, newest first (or oldest), and the cursor of the next one (None at the end). Keyset pagination by id."""
         ...
 
     async def matches(self, query: ResultQuery) -> Matches:

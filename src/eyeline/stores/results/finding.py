@@ -55,10 +55,10 @@ class Finding:
     """The methods of ResultStore that look for results."""
 
     async def find(self: _Store, query: ResultQuery) -> tuple[list[Result], str | None]:
-        """A page by id, newest first."""
+        """A page by id."""
         names = await _names(self, query)
         chosen = find_page(query, names, self._dialect)
-        page = await self._rows(with_places(chosen.limit(query.limit + 1)))
+        page = await self._rows(with_places(chosen.limit(query.limit + 1), oldest=query.oldest))
         told = [rows.sealed_result(row) for row in page[: query.limit]]
         return told, told[-1].id if len(page) > query.limit and told else None
 
@@ -132,7 +132,7 @@ def find_page(query: ResultQuery, names: Names, dialect: Dialect) -> Select[Any]
     others = found(query, names, dialect, where=lambda newest: and_(odd, not_(within(newest))), few=True)
     parts = [part.limit(query.limit + 1).subquery() for part in (near, others)]
     both = union_all(*(select(part.c.id) for part in parts)).subquery()
-    return select(both.c.id).order_by(both.c.id.desc())
+    return select(both.c.id).order_by(both.c.id.asc() if query.oldest else both.c.id.desc())
 
 
 def found(
@@ -174,8 +174,9 @@ def found(
     elif query.since is not None:  # what was captured since was received since, but for clocks that are ahead
         chosen = chosen.where(newest >= first_id(max(query.since, EPOCH) - AHEAD))
     if query.cursor is not None:
-        chosen = chosen.where(newest < query.cursor)
-    return chosen.order_by((newest.concat("") if few else newest).desc())
+        chosen = chosen.where(newest > query.cursor if query.oldest else newest < query.cursor)
+    order = newest.concat("") if few else newest
+    return chosen.order_by(order.asc() if query.oldest else order.desc())
 
 
 def _judged(query: ResultQuery) -> list[Any]:

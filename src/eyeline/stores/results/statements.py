@@ -186,8 +186,8 @@ def placed() -> Select[Any]:
     )
 
 
-def with_places(page: Select[Any]) -> Select[Any]:
-    """A page of results (their `id`s), newest first, with the places at which they are sealed and their verdicts."""
+def with_places(page: Select[Any], *, oldest: bool = False) -> Select[Any]:
+    """A page of results (their `id`s), newest first (or oldest), with the places at which they are sealed and their verdicts."""
     found = page.subquery()
     return (
         select(
@@ -199,7 +199,7 @@ def with_places(page: Select[Any]) -> Select[Any]:
         )
         .outerjoin(audit, commits_to(found.c.id))
         .outerjoin(reviews, reviews.c.result_id == found.c.id)
-        .order_by(found.c.id.desc())
+        .order_by(found.c.id.asc() if oldest else found.c.id.desc())
     )
 
 

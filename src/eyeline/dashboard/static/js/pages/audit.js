@@ -4,6 +4,7 @@ import { keys } from "../boot.js";
 import { bindBrush } from "../brush.js";
 import { onEvents } from "../bus.js";
 import { need, pageData, say } from "../page.js";
+import { token, writing } from "../search.js";
 import { send } from "../send.js";
 
 /** Wait so long (ms) after a letter before the server is asked. */
@@ -13,19 +14,15 @@ const data = pageData();
 const query = /** @type {HTMLInputElement} */ (document.querySelector("[data-search]"));
 let timer = 0;
 
-/** @param {string} name @param {string} value a value with blanks stands in quotes */
-const token = (name, value) => (/[\s"]/.test(value) ? `${name}:"${value.replace(/[\\"]/g, "\\$&")}"` : `${name}:${value}`);
-
 async function offer() {
   const text = query.value;
-  const start = text.lastIndexOf(" ") + 1;
-  const [name, beginning] = text.slice(start).split(":", 2);
+  const { start, name, value } = writing(text);
   /** @type {string[]} */
   let offered = [];
-  if (beginning === undefined) offered = data.names.filter((each) => name && each.startsWith(name)).map((each) => `${each}:`);
-  else if (!["from", "until", "score"].includes(name ?? "")) {
-    const found = await send("GET", `/v1/results/words?token=${encodeURIComponent(name ?? "")}&text=${encodeURIComponent(beginning)}`).catch(() => null);
-    offered = (found?.words ?? []).map((/** @type {string} */ word) => token(name ?? "", word));
+  if (value === null) offered = data.names.filter((each) => name && each.startsWith(name)).map((each) => `${each}:`);
+  else if (!["from", "until", "score"].includes(name)) {
+    const found = await send("GET", `/v1/results/words?token=${encodeURIComponent(name)}&text=${encodeURIComponent(value)}`).catch(() => null);
+    offered = (found?.words ?? []).map((/** @type {string} */ word) => token(name, word));
   }
   if (query.value !== text) return;
   need("words").replaceChildren(...offered.map((each) => {
