@@ -314,4 +314,6 @@ def fill_review(site: Site, now: datetime) -> None:
     drawn = Said([detection("carton", 0.93), Detection("damaged", 1.0, (300, 60, 500, 200), "human")])
     site.say(seen[1], "corrected", by="ana", after=drawn, comment=HOSTILE)
     site.say(seen[0], "rejected", by="ben")
+    with site.client() as client:
+        assert client.post("/v1/exports", json={"format": "csv", "q": "from:-24h"}).status_code == 202
     site.run(Sealer(site.results).seal_all())

@@ -159,6 +159,7 @@ def gateway_service(settings: Settings) -> Service:
     from eyeline.alerts.book import RuleBook
     from eyeline.dashboard import Sources, dashboard_pages
     from eyeline.gateway.drains import Drains
+    from eyeline.gateway.export_jobs import ExportJobs
     from eyeline.gateway.items import trace
     from eyeline.gateway.outlets import Outlets
     from eyeline.gateway.report import Operations
@@ -196,6 +197,7 @@ def gateway_service(settings: Settings) -> Service:
         models=rollouts.catalogue,
         try_out=rollouts.try_out,
         take_back=rollouts.take_back,
+        exports=ExportJobs(settings.data_dir, results).of,  # reads the files of whichever gateway writes them here
     )
     gateway = Gateway(
         settings,

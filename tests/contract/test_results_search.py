@@ -105,7 +105,8 @@ async def test_each_word_finds_what_it_says(store: ResultStore, made: list[Resul
 
 async def test_the_oldest_come_first_if_asked_page_by_page(store: ResultStore, made: list[Result]) -> None:
     async def walked(**query: Any) -> list[Result]:
-        pages, cursor = [], None
+        pages: list[Result] = []
+        cursor = None
         while not pages or cursor:
             page, cursor = await store.find(ResultQuery(oldest=True, limit=1, cursor=cursor, **query))
             pages += page

@@ -69,6 +69,12 @@ MATRIX: dict[tuple[str, str], Row] = {
     ("GET", "/v1/results"): Row(READERS),
     ("GET", "/v1/results/export"): Row(READERS),
     ("GET", "/v1/results/summary"): Row(READERS),
+    # what is asked for has no such format, and nobody has an export of that id
+    ("POST", "/v1/exports"): Row(READERS, 400, send={"json": {"format": "xls"}}),
+    ("GET", "/v1/exports"): Row(READERS),
+    ("GET", "/v1/exports/{id}"): Row(READERS, 404, "/v1/exports/none"),
+    ("GET", "/v1/exports/{id}/file"): Row(READERS, 404, "/v1/exports/none/file"),
+    ("DELETE", "/v1/exports/{id}"): Row(READERS, 404, "/v1/exports/none"),
     ("GET", "/v1/results/words"): Row(READERS, path="/v1/results/words?token=ref"),
     ("GET", "/v1/results/{id}"): Row(READERS, sited=True),
     ("GET", "/v1/results/{id}/image"): Row(READERS, sited=True),

@@ -18,6 +18,7 @@ from eyeline.core.clock import utcnow
 from eyeline.core.types import Result
 from eyeline.gateway import events
 from eyeline.inference.bundles import pinned
+from eyeline.stores.results import finding
 from eyeline.stores.results.review import Doubt, ReviewQuery
 from tests.browsers import AWAY, Watched, watched_page
 from tests.dashboards import (
@@ -327,7 +328,9 @@ def test_a_search_is_typed_narrowed_and_says_what_excluded_everything(page: Watc
     assert tab.locator("ul#results li").count() == 3
 
 
-def test_a_search_is_narrowed_by_hand_exported_and_made_a_rule(page: Watched, full: Site) -> None:
+def test_a_search_is_narrowed_by_hand_exported_and_made_a_rule(
+    page: Watched, full: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tab, now = page.page, utcnow()
     for minutes in (0, 60, 120):
         full.result("belt-01", ref="narrow", at=now - timedelta(minutes=minutes))
@@ -360,6 +363,17 @@ def test_a_search_is_narrowed_by_hand_exported_and_made_a_rule(page: Watched, fu
         tab.get_by_role("link", name="Export CSV").click()
     assert waited.value.suggested_filename == "results.csv"
     assert waited.value.path().read_text().count("narrow") == 2
+    monkeypatch.setattr(finding, "COUNTED", 1)  # more than are counted: in the background
+    tab.reload()
+    tab.get_by_role("button", name="Export CSV").click()
+    tab.wait_for_url(re.compile("#exports"))
+    with tab.expect_download() as waited:
+        tab.locator("[data-f=file]").first.click()
+    assert waited.value.path().read_text().count("narrow") == 2
+    tab.locator("[data-f=remove]").first.click()
+    expect(tab.locator("#exports li", has_text="narrow")).to_have_count(0)
+    with full.client() as client:
+        assert [each["state"] for each in client.get("/v1/exports").json()["exports"]] == ["done"]
     tab.wait_for_selector("#brush[tabindex]")
     tab.keyboard.press("n")
     tab.wait_for_url(re.compile("/rules/edit"))

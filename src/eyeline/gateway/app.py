@@ -22,6 +22,7 @@ from eyeline.gateway import (
     dead,
     docs,
     events,
+    exports,
     holds,
     items,
     jobs,
@@ -61,6 +62,7 @@ def build_api(state: State) -> FastAPI:
     for room in (
         jobs,
         results,
+        exports,
         replays,
         items,
         events,

@@ -27,10 +27,12 @@ _QUERY = {
     "deadline": ("number", f"seconds after which it need not be looked at, up to {MAX_DEADLINE:g}"),
 }
 #: What is answered as something else than JSON.
+_FILES = tuple(dict.fromkeys(made.media_type.partition(";")[0] for made in EXPORTS.values()))
 _NOT_JSON = {
     "/metrics": ("text/plain",),
     "/v1/events": ("text/event-stream",),
-    "/v1/results/export": tuple(dict.fromkeys(made.media_type.partition(";")[0] for made in EXPORTS.values())),
+    "/v1/results/export": _FILES,
+    "/v1/exports/{id}/file": _FILES,
     "/v1/results/{id}/image": ("image/jpeg",),
     "/v1/results/{id}/evidence": ("application/zip",),
     "/v1/items/{key}/evidence": ("application/zip",),

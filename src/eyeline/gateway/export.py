@@ -7,7 +7,8 @@ end lies in a file meanwhile, so that an export of millions takes no more memory
 import asyncio
 import csv
 import io
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Protocol
 
@@ -105,6 +106,13 @@ EXPORTS: dict[str, type[Export]] = {
 }
 
 
+def made_as(format: str) -> Export:  # noqa: A002
+    """A file of that format. Raises InputError where it cannot be written here."""
+    if format not in EXPORTS:
+        raise InputError(f"no export is called {format!r}; there are: {', '.join(EXPORTS)}")
+    return EXPORTS[format]()
+
+
 class Exporter:
     """Writes exports of one store, a few at a time."""
 
@@ -116,34 +124,45 @@ class Exporter:
         """The results of the query, newest first (`most`: at most so many), as a download; `asked` is in the audit before
         the first of them. Raises InputError where the format cannot be written here, Overloaded.
         """
-        if format not in EXPORTS:
-            raise InputError(f"no export is called {format!r}; there are: {', '.join(EXPORTS)}")
         if self._places.locked():
             raise Overloaded(f"{AT_ONCE} exports are being written already; try again in a minute", retry_after=60.0)
-        made = EXPORTS[format]()
+        made = made_as(format)
         await self._results.record_action(asked)
         headers = {
             "Content-Disposition": f'attachment; filename="results.{made.ending}"',
             "X-Content-Type-Options": "nosniff",
         }
-        return StreamingResponse(self._pages(query, made, most), media_type=made.media_type, headers=headers)
+        return StreamingResponse(self._parts(query, made, most), media_type=made.media_type, headers=headers)
 
-    async def _pages(self, query: ResultQuery, made: Export, most: int | None) -> AsyncIterator[bytes]:
-        cursor, left = query.cursor, most
-        async with self._places:
-            try:
-                while True:
-                    limit = query.limit if left is None else min(query.limit, left)
-                    page, cursor = await self._results.find(replace(query, cursor=cursor, limit=limit))
-                    yield await asyncio.to_thread(made.rows, page)
-                    left = None if left is None else left - len(page)
-                    if cursor is None or left == 0:
-                        break
-                rest = made.end()
-                while chunk := await asyncio.to_thread(next, rest, b""):
-                    yield chunk
-            finally:
-                made.close()
+    async def _parts(self, query: ResultQuery, made: Export, most: int | None) -> AsyncIterator[bytes]:
+        async with self._places, aclosing(written(self._results, query, made, most)) as parts:
+            async for part in parts:
+                yield part
+
+
+async def written(
+    results: ResultStore,
+    query: ResultQuery,
+    made: Export,
+    most: int | None,
+    seen: Callable[[Sequence[Result]], None] = lambda _: None,
+) -> AsyncGenerator[bytes, None]:
+    """The file of these results, newest first, part by part; each page of them is `seen` before its part comes."""
+    cursor, left = query.cursor, most
+    try:
+        while True:
+            limit = query.limit if left is None else min(query.limit, left)
+            page, cursor = await results.find(replace(query, cursor=cursor, limit=limit))
+            seen(page)
+            yield await asyncio.to_thread(made.rows, page)
+            left = None if left is None else left - len(page)
+            if cursor is None or left == 0:
+                break
+        rest = made.end()
+        while chunk := await asyncio.to_thread(next, rest, b""):
+            yield chunk
+    finally:
+        made.close()
 
 
 def _cells(result: Result) -> list[object]:

@@ -132,6 +132,7 @@ class Gateway:
                 state.admission.keep_looking(),
                 watch(state),
                 state.recorder.run(),
+                state.exports.run(),
                 guard.sweep(),
                 *state.sharing(),
             ]

@@ -16,6 +16,7 @@ from eyeline.core.telemetry import printable
 from eyeline.core.types import Result
 from eyeline.gateway.answers import Answers
 from eyeline.gateway.auth import Keyring
+from eyeline.gateway.export_jobs import ExportJobs
 from eyeline.gateway.fetch import Fetcher
 from eyeline.gateway.follow import Follower
 from eyeline.gateway.ingest import Intake
@@ -108,6 +109,7 @@ class State:
     recorder: Recorder = field(init=False)
     operations: Operations = field(init=False)
     definitions: Definitions = field(init=False)
+    exports: ExportJobs = field(init=False)
     #: What is not working now, by part: filled by whoever notices, named by /readyz.
     troubles: dict[str, str] = field(default_factory=dict)
     #: What each camera's agent said last of its health to this gateway: condition → sentence.
@@ -141,6 +143,7 @@ class State:
         self.relay = Relay(self.queue, self.results, lambda: self.admission.busy)
         self.answers = Answers(self.cache)
         self.recorder = Recorder(self.results, self.admission)
+        self.exports = ExportJobs(self.settings.data_dir, self.results)
         self.operations = Operations(self.settings, self.results, self.servers)
         digests = {pipeline.name: pipeline.digest for pipeline in self.settings.pipelines}
         self.definitions = Definitions(self.cache, digests)

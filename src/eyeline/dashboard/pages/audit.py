@@ -17,6 +17,7 @@ from eyeline.core.errors import InputError
 from eyeline.core.ids import is_uuid
 from eyeline.core.pages import Page, principal_of
 from eyeline.core.types import VERDICTS, Result
+from eyeline.dashboard.format import number
 from eyeline.dashboard.pictures import Picture, known_labels, picture_of
 from eyeline.dashboard.shell import Room, Shell
 from eyeline.stores.results.base import Matches
@@ -25,9 +26,8 @@ from eyeline.stores.results.search import NAMES, Search, Token, from_fields, par
 COLUMNS = ("time", "camera", "site", "ref", "found", "score", "status", "verdict", "by", "model", "id")
 USUAL = ("time", "camera", "ref", "found", "score", "status", "verdict")
 SIZES = (25, 100, 500, 1000)
-#: What the page exports as, and how many results at most; more than these are a matter for the API.
+#: What the page exports as: at once, or, where there are more results than are counted, in the background.
 EXPORTS = ("csv", "jsonl", "parquet")
-MOST_EXPORTED = 100_000
 #: What is asked where nothing is: the last day.
 START = "from:-24h"
 
@@ -73,6 +73,17 @@ class Missed:
     href: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """An export in the background: what was asked, and how far it is in words."""
+
+    id: str
+    asked: str
+    at: datetime
+    state: str
+    words: str
+
+
 class AuditPage:
     """GET /audit."""
 
@@ -93,6 +104,16 @@ class AuditPage:
         labels = await asyncio.to_thread(known_labels, self._sources.settings)
         found = await self._found(search, principal_of(request), view, now, labels)
         return await self._render(request, str(search), search.fields, view, **found)
+
+    def _written(self, job: Any) -> Written:
+        """The script says the same of those that are being written."""
+        about = {"n": number(job.results), "about": number(job.about), "error": job.error}
+        name = "begun" if job.state == "running" and job.about is None else job.state
+        asked = " ".join(
+            f"{key}:{value}" if key != "q" else str(value) for key, value in job.asked.items() if key != "sites"
+        )
+        words = self._shell.words.say(f"audit.export_{name}", **about)
+        return Written(id=job.id, asked=asked, at=job.created_at, state=job.state, words=words)
 
     async def _found(
         self, search: Search, who: Principal, view: Mapping[str, Any], now: datetime, labels: Sequence[str]
@@ -147,8 +168,8 @@ class AuditPage:
             columns=COLUMNS,
             sizes=SIZES,
             verdicts=[*VERDICTS, "none"],
+            written=[self._written(job) for job in await self._sources.exports(who)],
             exports=[name for name in EXPORTS if name != "parquet" or parquet_here()],
-            most=MOST_EXPORTED,
             may_rule=who.may("operate") and who.sites is None and self._shell.served("/rules/edit"),
             link=lambda **changes: _link(text, view, **changes),
             **({"why": None} | given),

@@ -3,9 +3,11 @@
 import { keys } from "../boot.js";
 import { bindBrush } from "../brush.js";
 import { onEvents } from "../bus.js";
-import { need, pageData, say } from "../page.js";
+import { number } from "../fmt.js";
+import { fill, need, pageData, say, slot } from "../page.js";
 import { token, writing } from "../search.js";
-import { send } from "../send.js";
+import { ask, send } from "../send.js";
+import { toast } from "../toast.js";
 
 /** Wait so long (ms) after a letter before the server is asked. */
 const PAUSE = 150;
@@ -49,6 +51,25 @@ if (narrow) {
 }
 const rule = document.getElementById("to-rule");
 if (rule) keys.bind({ key: "n", words: say("audit.rule"), run: () => rule.click() });
+
+/** How often (ms) an export that is being written is asked how far it is. */
+const FOLLOW = 2000;
+
+/** @param {HTMLElement} row */
+async function follow(row) {
+  const job = await ask(`/v1/exports/${row.dataset.export}`).catch(() => null);
+  const state = job?.state ?? "running";
+  if (job) fill(row, "words", say(`audit.export_${state === "running" && job.about === null ? "begun" : state}`, { n: number(job.results), about: number(job.about), error: job.error ?? "" }));
+  /** @type {HTMLElement} */ (slot(row, "file")).hidden = state !== "done";
+  if (state === "running" && row.isConnected) setTimeout(() => follow(row), FOLLOW);
+}
+
+for (const row of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("[data-export]"))) {
+  const button = /** @type {HTMLElement} */ (slot(row, "remove"));
+  button.hidden = false;
+  button.addEventListener("click", () => send("DELETE", `/v1/exports/${row.dataset.export}`).then(() => row.remove(), (error) => toast(error.message)));
+  if (row.dataset.state === "running") follow(row);
+}
 
 let fresh = 0;
 onEvents((batch) => {
