@@ -18,7 +18,7 @@ import msgspec
 
 from eyeline.core.access import Principal
 from eyeline.core.clock import utcnow
-from eyeline.core.errors import ConfigError, EyelineError, NotFound, Overloaded
+from eyeline.core.errors import EyelineError, NotFound, Overloaded
 from eyeline.core.ids import is_uuid, moment_of, uuid7
 from eyeline.core.telemetry import logger, printable
 from eyeline.core.types import Result
@@ -67,7 +67,7 @@ class ExportJobs:
 
     async def begin(self, query: ResultQuery, most: int | None, who: Principal, asked: Action) -> ExportJob:
         """A job that is being written from now on; `asked` is in the audit before the first result is read. Raises InputError
-        where the format cannot be written here, Overloaded, ConfigError where the folder cannot be written to.
+        where the format cannot be written here, Overloaded, also where the folder cannot be written to.
         """
         if who.name in self._busy:
             raise Overloaded("your export before this one is still being written; stop it, or wait", retry_after=60.0)
@@ -81,13 +81,10 @@ class ExportJobs:
         )
         self._busy.add(who.name)
         try:
-            part = await asyncio.to_thread(self._begun, job)
-            await self._results.record_action(replace(asked, body={**asked.body, "job": job.id}))
-        except BaseException as error:
+            part = await self._opened(job, asked)
+        except BaseException:
             self._busy.discard(who.name)
             made.close()
-            if isinstance(error, OSError):
-                raise ConfigError(f"no export can be written to {self._folder}: {error.strerror}") from error
             raise
         task = asyncio.create_task(self._run(job, part, query, made, most))
         self._writing[job.id] = task
@@ -132,6 +129,21 @@ class ExportJobs:
                 await asyncio.wait(tasks)
 
     # ---- writing
+    async def _opened(self, job: ExportJob, asked: Action) -> IO[bytes]:
+        try:
+            part = await asyncio.to_thread(self._begun, job)
+        except OSError as error:
+            log.warning("no export can be written", folder=str(self._folder), error=str(error))
+            why = f"no export can be written in the data_dir of this gateway: {error.strerror}; tell whoever runs it"
+            raise Overloaded(why, retry_after=600.0, status=507) from error
+        try:
+            await self._results.record_action(replace(asked, body={**asked.body, "job": job.id}))
+        except BaseException:
+            part.close()
+            self._forget([job])
+            raise
+        return part
+
     async def _run(self, job: ExportJob, part: IO[bytes], query: ResultQuery, made: Export, most: int | None) -> None:
         try:
             try:

@@ -11,7 +11,7 @@ import pytest
 
 from eyeline.core.access import Principal
 from eyeline.core.clock import utcnow
-from eyeline.core.errors import ConfigError, InputError, NotFound, Overloaded, StoreError
+from eyeline.core.errors import InputError, NotFound, Overloaded, StoreError
 from eyeline.core.ids import first_id
 from eyeline.gateway import export_jobs
 from eyeline.gateway.export_jobs import ExportJob, ExportJobs
@@ -142,11 +142,22 @@ async def test_what_a_gateway_leaves_behind_is_broken_off(tmp_path: Path, store:
     await ended(after, await begun(after))
 
 
-async def test_what_cannot_be_written_is_told_at_once(tmp_path: Path, store: ResultStore) -> None:
+async def test_what_cannot_be_written_is_told_at_once(
+    tmp_path: Path, store: ResultStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "exports").write_text("no folder")
     jobs = ExportJobs(tmp_path, store)
     for _ in range(2):
-        with pytest.raises(ConfigError, match="no export can be written"):
+        with pytest.raises(Overloaded, match="no export can be written"):
             await begun(jobs)
     with pytest.raises(InputError, match="no export is called"):
         await begun(jobs, format="xls")
+    (tmp_path / "exports").unlink()
+
+    async def away(_: Action) -> str:
+        raise StoreError("the store is away")
+
+    monkeypatch.setattr(store, "record_action", away)
+    with pytest.raises(StoreError):
+        await begun(jobs)
+    assert await jobs.of(ANA) == []
