@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+import msgspec
 
 from eyeline.app import gateway_service
 from eyeline.core.clock import utcnow
-from eyeline.core.ids import uuid7
+from eyeline.core.ids import first_id, uuid7
 from eyeline.core.settings import Settings, load_settings
 from eyeline.core.types import BlobRef, Detection, ImageInfo, Job, ModelRef, Result
+from eyeline.gateway.export_jobs import ExportJob
 from eyeline.inference.bundles import MANIFEST, bundled_folder
 from eyeline.ops.audit.sealer import Sealer
 from eyeline.stores.blobs import open_blobs
@@ -275,10 +277,30 @@ def fill(site: Site, at: datetime | None = None) -> None:
     site.alert(made[names[2]], rule=HOSTILE)
     site.alert(made[names[3]], severity="info", rule="seen", state="acknowledged")
     fill_review(site, now)
+    fill_exports(site, now)
 
 
 #: What the pages about results show: one that was corrected, and one thing that several cameras saw.
 CORRECTED, ITEM = "0198f000-0000-7000-8000-00000000c0de", "PAL-7"
+
+
+def fill_exports(site: Site, now: datetime) -> None:
+    """Two exports that were asked for: one that is done, one that is not."""
+    folder = site.settings.data_dir / "exports"
+    folder.mkdir(exist_ok=True)
+    for number, (state, error) in enumerate((("done", None), ("failed", HOSTILE)), 1):
+        job = ExportJob(
+            id=first_id(now - timedelta(minutes=number)),
+            by="",
+            sites=None,
+            asked={"format": "csv", "q": f"label:{HOSTILE}"},
+            created_at=now - timedelta(minutes=number),
+            expires_at=now + timedelta(hours=23),
+            state=state,  # type: ignore[arg-type]
+            results=12_345,
+            error=error,
+        )
+        (folder / f"{job.id}.json").write_bytes(msgspec.json.encode(job))
 
 
 def fill_review(site: Site, now: datetime) -> None:
@@ -314,6 +336,4 @@ def fill_review(site: Site, now: datetime) -> None:
     drawn = Said([detection("carton", 0.93), Detection("damaged", 1.0, (300, 60, 500, 200), "human")])
     site.say(seen[1], "corrected", by="ana", after=drawn, comment=HOSTILE)
     site.say(seen[0], "rejected", by="ben")
-    with site.client() as client:
-        assert client.post("/v1/exports", json={"format": "csv", "q": "from:-24h"}).status_code == 202
     site.run(Sealer(site.results).seal_all())
