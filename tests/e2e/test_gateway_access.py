@@ -134,6 +134,7 @@ MATRIX: dict[tuple[str, str], Row] = {
     ("POST", "/v1/operations/replicas/{id}/drain/end"): Row(
         {"operator", "admin"}, 404, "/v1/operations/replicas/none/drain/end", everywhere=True
     ),
+    ("POST", "/v1/operations/cost"): Row(ADMIN, 400, send={"json": {"machines_per_hour": -1}}),
     ("GET", "/v1/queue"): Row(READERS),
     ("GET", "/v1/queue/dead"): Row(READERS),
     ("POST", "/v1/queue/dead/replay"): Row({"operator", "admin"}, 400, send={"json": {"ids": []}}),

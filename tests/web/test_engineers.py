@@ -23,7 +23,7 @@ from eyeline.gateway.passwords import HASHER
 from eyeline.gateway.recorder import rows_of
 from eyeline.inference.bundles import bundled_folder
 from eyeline.inference.servers import About, Servers
-from eyeline.stores.results.base import Action, DeliveryQuery, DeliveryRow, KeyRow, ReplicaRow, SeriesRow, UserRow
+from eyeline.stores.results.base import Action, DeliveryQuery, DeliveryRow, KeyRow, ReplicaRow, RuleRow, SeriesRow, UserRow
 from eyeline.stores.results.retaining import Hold
 from tests.browsers import SCHEMES, WIDTHS, Watched, watched_page
 from tests.dashboards import HOSTILE, SITES, Site, cameras, dashboard, fill, settings_of
@@ -433,20 +433,37 @@ def test_a_worker_is_drained_by_keys_said_so_by_the_page_and_put_back(
     expect(gpu.locator(".status")).to_have_text("● Running")
 
 
-def test_charts_have_numbers_in_their_titles_data_as_a_table_and_ranges_have_keys(visitor: Watched) -> None:
+def test_charts_have_numbers_in_their_titles_data_as_a_table_and_ranges_have_keys(
+    visitor: Watched, guarded: Site
+) -> None:
     page = visitor.page
+    visitor.allowed.append("404")  # of the picture on the record that a point leads to
+    changed = RuleRow(name="dents", version=1, at=utcnow() - timedelta(minutes=1), by="ana", body=None)
+    assert guarded.run(guarded.results.add_rule(changed))
     page.goto("/operations?range=15m")
     sign_in(page)
     errors = page.locator("figure[data-metric=errors]")
     expect(errors.get_by_role("heading")).to_contain_text("target 1 %, last 15m")
     errors.get_by_text("Data", exact=True).click()
     expect(errors.locator("table")).to_be_visible()
+    expect(errors).to_contain_text("rule dents removed, by ana")
     expect(page.locator("[data-tile=error_rate]")).to_contain_text("Missed")
     expect(page.locator("[data-tile=utilisation]")).to_contain_text("Not measured")
     expect(page.get_by_text("Where the time goes")).to_be_visible()
+    expect(page.locator("[data-tile]")).to_have_count(7)
+    expect(page.locator("[data-tile=error_rate] .spark")).to_be_visible()
+    expect(errors.locator(".chart__band")).not_to_have_count(0)
+    expect(page.locator("figure[data-metric=depth] .chart__band")).to_have_count(0)
     page.get_by_label("What if all machines cost so much an hour").fill("3")
     expect(page.locator("#cost")).to_contain_text("EUR")
-    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Keep this rate").click()
+    expect(page.get_by_text("ana keeps this rate here")).to_be_visible()
+    latency = page.locator("figure[data-metric=latency] svg")
+    latency.focus()
+    page.keyboard.press("ArrowRight")  # the newest
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Timings")).to_be_visible()
+    page.go_back()
     page.keyboard.press("4")
     expect(page).to_have_url(re.compile("range=24h"))
 
