@@ -19,6 +19,7 @@ from eyeline.core.clock import utcnow
 from eyeline.core.ids import uuid7
 from eyeline.core.settings import Settings, load_settings
 from eyeline.core.types import BlobRef, Detection, ImageInfo, Job, ModelRef, Result
+from eyeline.gateway.comparing import Asked, Comparison, Comparisons, Side
 from eyeline.inference.bundles import MANIFEST, bundled_folder
 from eyeline.ops.audit.sealer import Sealer
 from eyeline.stores.blobs import open_blobs
@@ -275,10 +276,41 @@ def fill(site: Site, at: datetime | None = None) -> None:
     site.alert(made[names[2]], rule=HOSTILE)
     site.alert(made[names[3]], severity="info", rule="seen", state="acknowledged")
     fill_review(site, now)
+    compare(site, [made[names[0]], made[names[2]]])
 
 
 #: What the pages about results show: one that was corrected, and one thing that several cameras saw.
 CORRECTED, ITEM = "0198f000-0000-7000-8000-00000000c0de", "PAL-7"
+
+
+#: Two versions on two pictures: of one they say the same, of the other one sees more.
+COMPARED = "0198f000-0000-7000-8000-0000000000ab"
+
+
+def compare(site: Site, records: Sequence[Result]) -> None:
+    """As if both versions had been asked about the pictures of these records."""
+    asked = []
+    for number, record in enumerate(records):
+        sides = []
+        for version, score in (("1.0.0", 0.93), ("2.0.0", 0.81)):
+            found = [detection("carton", score)]
+            if number and version == "2.0.0":
+                found.append(detection(HOSTILE[:100], 0.7, (300, 60, 500, 200)))
+            models = [ModelRef("brightness", f"{version}+0123456789ab", "onnxruntime", "fp32")]
+            more: dict[str, Any] = {"aside": True, "replay_of": record.id, "ref": record.id, "models": models}
+            sides.append(made_result(None, record.site, detections=found, **more))
+        site.keep(sides)
+        asked.append(Asked(record.id, sides[0].id, sides[1].id))
+    new = Comparison(
+        id=COMPARED,
+        at=utcnow(),
+        by="ana",
+        site=records[0].site,
+        a=Side("parcels"),
+        b=Side("parcels", "brightness@2.0.0"),
+        asked=asked,
+    )
+    site.run(Comparisons(site.results).keep(new))
 
 
 def fill_review(site: Site, now: datetime) -> None:

@@ -158,6 +158,7 @@ def gateway_service(settings: Settings) -> Service:
     """The HTTP door. It closes its own stores."""
     from eyeline.alerts.book import RuleBook
     from eyeline.dashboard import Sources, dashboard_pages
+    from eyeline.gateway.comparing import Comparisons
     from eyeline.gateway.drains import Drains
     from eyeline.gateway.items import trace
     from eyeline.gateway.outlets import Outlets
@@ -182,6 +183,7 @@ def gateway_service(settings: Settings) -> Service:
     storage = partial(storage_report, settings.retention, results)
     rules, rollouts = RuleBook(settings.alerts, results), Rollouts(settings, results, servers)
     operations = Operations(settings, results, servers)
+    comparisons = Comparisons(results)
     sources = Sources(
         settings=settings,
         results=results,
@@ -196,6 +198,8 @@ def gateway_service(settings: Settings) -> Service:
         models=rollouts.catalogue,
         try_out=rollouts.try_out,
         take_back=rollouts.take_back,
+        comparisons=comparisons.listed,
+        comparison=comparisons.one,
     )
     gateway = Gateway(
         settings,

@@ -23,10 +23,30 @@ from eyeline.gateway.passwords import HASHER
 from eyeline.gateway.recorder import rows_of
 from eyeline.inference.bundles import bundled_folder
 from eyeline.inference.servers import About, Servers
-from eyeline.stores.results.base import Action, DeliveryQuery, DeliveryRow, KeyRow, ReplicaRow, RuleRow, SeriesRow, UserRow
+from eyeline.stores.results.base import (
+    Action,
+    DeliveryQuery,
+    DeliveryRow,
+    KeyRow,
+    ReplicaRow,
+    RuleRow,
+    SeriesRow,
+    UserRow,
+)
 from eyeline.stores.results.retaining import Hold
+from eyeline.stores.results.review import Doubt
 from tests.browsers import SCHEMES, WIDTHS, Watched, watched_page
-from tests.dashboards import HOSTILE, SITES, Site, cameras, dashboard, fill, settings_of
+from tests.dashboards import (
+    COMPARED,
+    HOSTILE,
+    SITES,
+    Site,
+    cameras,
+    dashboard,
+    fill,
+    made_result,
+    settings_of,
+)
 from tests.fake_models import write_brightness_versions
 
 PASSWORD = "correct horse battery"
@@ -320,8 +340,14 @@ def try_out_by_form(page: Page, site: Site) -> None:
         form.get_by_role("button", name="Try it out").click()
         expect(page.get_by_text("2.0.0 is tried out: it answers for north")).to_be_visible()
         if not again:
-            site.result("belt-01", models=[ModelRef("brightness", "2.0.0+0123456789ab", "onnxruntime", "f32")])
+            models = [ModelRef("brightness", "2.0.0+0123456789ab", "onnxruntime", "f32")]
+            doubtful = made_result("belt-01", "south", models=models, timings={"infer": 0.02})
+            site.keep([doubtful], doubts={doubtful.id: Doubt(0.7, "low score")})
             page.reload()
+            row = page.get_by_role("row", name=re.compile("^2.0.0 Canary"))
+            expect(row).to_contain_text(
+                re.compile(r"none \(temperature 1\)\s*20 ms\s*100%\s*50% with 1.0.0, of 2 pictures")
+            )
             figures = page.get_by_role("group", name="What the versions of brightness answered")
             expect(figures.get_by_role("row", name=re.compile("^2.0.0 north 1 0"))).to_be_visible()
             for details in page.locator("main details").all():
@@ -336,6 +362,15 @@ def try_out_by_form(page: Page, site: Site) -> None:
             form.get_by_label("Why").fill("more boxes than before")
             form.get_by_role("button", name="Take it back").click()
             expect(page.locator(".timeline")).to_contain_text("2.0.0 → 1.0.0, ana: more boxes than before")
+
+
+def test_what_two_versions_say_of_the_same_pictures_is_counted_and_told(full: Site) -> None:
+    page = httpx.get(f"{full.url}/models/compare/{COMPARED}")
+    assert "refresh" not in page.headers
+    assert "1 of 2 alike, largest score difference 0.12" in page.text
+    assert page.text.index("◆ Different") < page.text.index("● Alike")
+    assert "only here: &lt;img" in page.text
+    assert httpx.get(f"{full.url}/v1/comparisons").json()["comparisons"][0]["alike"] == 1
 
 
 def test_replicas_that_answer_otherwise_are_shown_beside_each_other(

@@ -17,6 +17,11 @@ async def nothing(*_: Any, **__: Any) -> dict[str, Any]:
     return {}
 
 
+async def none(*_: Any) -> list[dict[str, Any]]:
+    """What there is where nobody keeps any."""
+    return []
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sources:
     """The stores and the reports behind the pages."""
@@ -32,6 +37,9 @@ class Sources:
     take_back: Callable[[Principal, str, str], Awaitable[dict[str, Any]]] = nothing
     #: Has a worker or an inference server take no new work, or work again, as /v1/operations/replicas/{id}/drain does.
     drain: Callable[..., Awaitable[dict[str, Any]]] = nothing
+    #: The newest comparisons of two on the same pictures, and one of them, as GET /v1/comparisons tells them.
+    comparisons: Callable[[Principal], Awaitable[list[dict[str, Any]]]] = none
+    comparison: Callable[[Principal, str], Awaitable[dict[str, Any]]] = nothing
     #: The service levels, as GET /v1/slo tells them.
     slo: Callable[[], Awaitable[dict[str, Any]]]
     #: What is kept, as GET /v1/storage tells it.

@@ -1,4 +1,4 @@
-"""/v1/series and /v1/operations: what engineers watch, whom they take out for a while, and the rate by which costs are counted."""
+"""/v1/series and /v1/operations: what engineers watch, whom they take out for a while, and by which rate costs are counted."""
 
 from typing import Annotated
 
