@@ -22,6 +22,7 @@ from tests.dashboards import (
     SITES,
     Site,
     cameras,
+    compare,
     dashboard,
     fill,
     settings_of,
@@ -98,6 +99,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("full")
     with dashboard(settings_of(folder, sites=SITES, cameras=cameras(6), alerts=ALERTS)) as site:
         fill(site)
+        compare(site)
         yield site
 
 

@@ -43,6 +43,7 @@ from tests.dashboards import (
     SITES,
     Site,
     cameras,
+    compare,
     dashboard,
     fill,
     made_result,
@@ -70,6 +71,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     works = {"name": "works", "url": f"file://{bundled_folder()}/parcel-finder/golden", "site": "north"}
     with dashboard(settings_of(folder, sites=SITES, cameras=[*cameras(4), works], **tree)) as site:
         fill(site)
+        compare(site)
         password = HASHER.hash(PASSWORD)
         for name, role in (("ana", "admin"), ("vic", "viewer")):
             row = UserRow(name=name, password=password, role=role, sites=(), created_at=utcnow())
