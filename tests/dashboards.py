@@ -20,13 +20,14 @@ from eyeline.core.clock import utcnow
 from eyeline.core.ids import first_id, uuid7
 from eyeline.core.settings import Settings, load_settings
 from eyeline.core.types import BlobRef, Detection, ImageInfo, Job, ModelRef, Result
+from eyeline.gateway.comparing import Asked, Comparison, Comparisons, Side
 from eyeline.gateway.export_jobs import ExportJob
 from eyeline.inference.bundles import MANIFEST, bundled_folder
 from eyeline.ops.audit.sealer import Sealer
 from eyeline.stores.blobs import open_blobs
 from eyeline.stores.blobs.base import BlobStore
 from eyeline.stores.results import open_results
-from eyeline.stores.results.base import AlertRow, DeliveryRow, NewJob, ResultStore, RuleRow
+from eyeline.stores.results.base import AlertRow, DeliveryRow, NewJob, ResultQuery, ResultStore, RuleRow
 from eyeline.stores.results.review import Doubt, NewVerdict, RecordKind, Said, VerdictRecord
 from tests.system import TLS, free_port, until
 
@@ -301,6 +302,37 @@ def fill_exports(site: Site, now: datetime) -> None:
             error=error,
         )
         (folder / f"{job.id}.json").write_bytes(msgspec.json.encode(job))
+
+
+#: Two versions on two pictures: of one they say the same, of the other one sees more.
+COMPARED = "0198f000-0000-7000-8000-0000000000ab"
+
+
+def compare(site: Site) -> None:
+    """As if both versions had been asked about the two newest pictures."""
+    records, _ = site.run(site.results.find(ResultQuery(status="completed", limit=2)))
+    asked = []
+    for number, record in enumerate(records):
+        sides = []
+        for version, score in (("1.0.0", 0.93), ("2.0.0", 0.81)):
+            found = [detection("carton", score)]
+            if number and version == "2.0.0":
+                found.append(detection(HOSTILE[:100], 0.7, (300, 60, 500, 200)))
+            models = [ModelRef("brightness", f"{version}+0123456789ab", "onnxruntime", "fp32")]
+            more: dict[str, Any] = {"aside": True, "replay_of": record.id, "ref": record.id, "models": models}
+            sides.append(made_result(None, record.site, detections=found, **more))
+        site.keep(sides)
+        asked.append(Asked(record.id, sides[0].id, sides[1].id))
+    new = Comparison(
+        id=COMPARED,
+        at=utcnow(),
+        by="ana",
+        site=records[0].site,
+        a=Side("parcels"),
+        b=Side("parcels", "brightness@2.0.0"),
+        asked=asked,
+    )
+    site.run(Comparisons(site.results).keep(new))
 
 
 def fill_review(site: Site, now: datetime) -> None:

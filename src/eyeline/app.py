@@ -158,6 +158,7 @@ def gateway_service(settings: Settings) -> Service:
     """The HTTP door. It closes its own stores."""
     from eyeline.alerts.book import RuleBook
     from eyeline.dashboard import Sources, dashboard_pages
+    from eyeline.gateway.comparing import Comparisons
     from eyeline.gateway.drains import Drains
     from eyeline.gateway.export_jobs import ExportJobs
     from eyeline.gateway.items import trace
@@ -183,6 +184,7 @@ def gateway_service(settings: Settings) -> Service:
     storage = partial(storage_report, settings.retention, results)
     rules, rollouts = RuleBook(settings.alerts, results), Rollouts(settings, results, servers)
     operations = Operations(settings, results, servers)
+    comparisons = Comparisons(results)
     sources = Sources(
         settings=settings,
         results=results,
@@ -198,6 +200,8 @@ def gateway_service(settings: Settings) -> Service:
         try_out=rollouts.try_out,
         take_back=rollouts.take_back,
         exports=ExportJobs(settings.data_dir, results).of,  # reads the files of whichever gateway writes them here
+        comparisons=comparisons.listed,
+        comparison=comparisons.one,
     )
     gateway = Gateway(
         settings,

@@ -5,7 +5,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from eyeline.core.clock import utcnow
 from eyeline.core.types import Classification, Code, Detection, ModelRef, Result
 from eyeline.stores.results import finding, open_results
 from eyeline.stores.results.base import Bucket, NewJob, Prefix, ResultQuery, ResultStore
@@ -144,3 +146,30 @@ async def test_words_are_those_that_results_of_the_callers_sites_bear(store: Res
     assert await store.words("code", "4", 10, ["north"]) == []
     assert await store.words("by", "a", 10, ["north"]) == ["ana"]
     assert await store.words("model", "", 10, None) == ["finder", "reader"]
+
+
+async def test_the_slowest_of_what_was_completed_in_a_time_is_found(
+    store: ResultStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = utcnow()
+    assert await store.slowest(now, now + timedelta(minutes=1), None) is None
+    jobs = [make_job(number, received=now - timedelta(minutes=5)) for number in range(4)]
+    await store.keep_jobs([NewJob(job=job) for job in jobs])
+    took = zip(jobs, (298, 306, 304, 302), strict=True)
+    results = [make_result(job, completed_at=job.received_at + timedelta(seconds=seconds)) for job, seconds in took]
+    results[2] = replace(results[2], site="south")
+    await store.save_many(results)
+    await store.last_seq()  # PostgreSQL numbers what was written when it is looked for
+
+    async def slowest(since: int, until: int, sites: list[str] | None = None) -> str | None:
+        found = await store.slowest(now + timedelta(seconds=since), now + timedelta(seconds=until), sites)
+        return found.id if found else None
+
+    assert await slowest(-5, 10) == results[1].id
+    assert await slowest(-5, 6) == results[2].id  # until is exclusive
+    assert await slowest(-5, 6, ["north"]) == results[3].id
+    assert await slowest(-5, 2) == results[0].id
+    assert await slowest(-5, 10, []) is None
+    assert await slowest(60, 120) is None
+    monkeypatch.setattr(finding, "LOOKED_AT", 1)
+    assert await slowest(-5, 10) == results[3].id

@@ -131,6 +131,9 @@ MATRIX: dict[tuple[str, str], Row] = {
     ("POST", "/v1/models/{name}/canary/end"): Row(ADMIN, 400, "/v1/models/none/canary/end", send={"json": {}}),
     ("POST", "/v1/models/{name}/rollback"): Row(ADMIN, 400, "/v1/models/none/rollback", send={"json": {}}),
     ("POST", "/v1/models/{name}/verify"): Row({"operator", "admin"}, 404, "/v1/models/none/verify"),
+    ("POST", "/v1/comparisons"): Row(OPERATORS, 400, send={"json": {}}),
+    ("GET", "/v1/comparisons"): Row(READERS),
+    ("GET", "/v1/comparisons/{id}"): Row(READERS, 404, "/v1/comparisons/none"),
     ("GET", "/v1/pipelines"): Row(READERS),
     ("GET", "/v1/series"): Row(READERS),
     ("GET", "/v1/operations"): Row(READERS),
@@ -140,6 +143,7 @@ MATRIX: dict[tuple[str, str], Row] = {
     ("POST", "/v1/operations/replicas/{id}/drain/end"): Row(
         {"operator", "admin"}, 404, "/v1/operations/replicas/none/drain/end", everywhere=True
     ),
+    ("POST", "/v1/operations/cost"): Row(ADMIN, 400, send={"json": {"machines_per_hour": -1}}),
     ("GET", "/v1/queue"): Row(READERS),
     ("GET", "/v1/queue/dead"): Row(READERS),
     ("POST", "/v1/queue/dead/replay"): Row({"operator", "admin"}, 400, send={"json": {"ids": []}}),

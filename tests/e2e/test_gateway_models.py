@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import msgspec
+import pytest
 from typer.testing import CliRunner
 
 from eyeline.cli import app
@@ -121,6 +122,36 @@ class Line:
         await self._plant.until(so, 30, f"{north} at north, {south} at south; {self.versions}")
 
 
+async def compared(here: Running, first: dict[str, Any]) -> None:
+    """Both versions are asked about the same pictures; nothing else follows."""
+    live, tried = {"pipeline": "brightness"}, {"pipeline": "brightness", "model": "brightness@2.0.0"}
+    wanted = {"a": live, "b": tried, "site": "south", "count": 2}
+    for wrong, status in (
+        ({"b": live}, 400),
+        ({"site": "west"}, 409),
+        ({"count": 49}, 400),
+        ({"a": {"pipeline": "x"}}, 400),
+    ):
+        assert (await here.client.post("/v1/comparisons", json=wanted | wrong)).status_code == status, wrong
+    begun = await here.client.post("/v1/comparisons", json=wanted)
+    assert (begun.status_code, begun.json()["state"], begun.json()["asked"]) == (202, "running", 2), begun.text
+    path = f"/v1/comparisons/{begun.json()['id']}"
+    async with asyncio.timeout(30):
+        while (told := (await here.client.get(path)).json())["state"] != "done":
+            await asyncio.sleep(0.1)
+    assert (told["compared"], told["alike"]) == (2, 2)
+    assert told["largest_score_difference"] == pytest.approx(0.01, abs=0.002), "the second version's own offset"
+    assert [len(told[side]["models"]) for side in ("a", "b")] == [1, 1]
+    assert told["a"]["models"] != told["b"]["models"]
+    answers = await here.results.get_many([one[side] for one in told["pictures"] for side in ("a", "b")])
+    assert {(one.aside, one.camera) for one in answers.values()} == {(True, None)}
+    listed = (await here.client.get("/v1/comparisons")).json()["comparisons"]
+    assert [(one["id"], "pictures" in one) for one in listed] == [(told["id"], False)]
+    await here.results.erase([told["pictures"][0]["record"]])
+    told = (await here.client.get(path)).json()
+    assert ([one["state"] for one in told["pictures"]], told["compared"]) == (["gone", "compared"], 1)
+
+
 async def replayed(here: Running, first: dict[str, Any], later: dict[str, Any]) -> None:
     """The version that is tried out is asked about the picture of a record that the live one made."""
     path, which = f"/v1/results/{first['id']}/replay", {"pipeline": "brightness", "model": "brightness@2.0.0"}
@@ -140,6 +171,7 @@ async def replayed(here: Running, first: dict[str, Any], later: dict[str, Any]) 
     records = await here.results.unsealed(5000, bodies=True)
     kept = [msgspec.json.decode(record.body) for record in records if record.kind == "action" and record.body]
     assert [(one["result"], one["job"]) for one in kept if one["what"] == "replay"] == [(first["id"], done["id"])]
+    await compared(here, first)
     await here.blobs.delete(f"{first['site']}/{first['image']['sha256']}")
     gone = await here.client.post(path, json=which)
     assert (gone.status_code, "not kept as it was received" in gone.json()["detail"]) == (409, True)

@@ -62,6 +62,16 @@ async def test_results_are_counted_once_by_whichever_gateway_and_told_by_site(tm
         assert tiles["utilisation"]["verdict"] == "not measured"
         assert operations["cost"]["per_million"] == 2.5 * 0.25 / 4 * 1e6
         assert operations["cost"]["inputs"] == {"machines_per_hour": 2.5, "hours": 0.25, "images": 4}
+        assert tiles["cost_per_million"]["value"] == operations["cost"]["per_million"]
+        assert (tiles["latency_p99"]["budget"]["left"], tiles["latency_p99"]["kept"]) == (1.0, 1.0)
+        assert (tiles["error_rate"]["kept"], tiles["utilisation"]["kept"]) == (0.0, None)
+        sparks = {
+            over: (await here.client.get(f"/v1/operations?range={over}")).json()["tiles"] for over in ("15m", "30d")
+        }
+        for name, tile in enumerate(sparks["15m"]):
+            assert len(tile["spark"]) == 60, tile["name"]
+            assert [one is None for one in tile["spark"]] == [one is None for one in sparks["30d"][name]["spark"]]
+        assert sum(one is not None for one in sparks["30d"][0]["spark"]) in {1, 2}  # the minute in which it was
         assert operations["slowest"]["of"] == 4
         for over in ("15m", "24h", "30d"):
             told = (await here.client.get(f"/v1/series?metric=throughput&range={over}")).json()
@@ -85,6 +95,26 @@ def _seconds(point: dict[str, Any], step: int) -> float:
     from eyeline.core.clock import parse_time
 
     return max(1.0, min(float(step), (utcnow() - parse_time(point["at"])).total_seconds()))
+
+
+async def test_a_rate_is_kept_for_everyone_recorded_and_taken_back(tmp_path: Path) -> None:
+    secret, digest = new_key()
+    keys = [{"name": "root", "sha256": digest, "role": "admin"}]
+    async with running(tmp_path, key=secret, keys=keys, cost={"machines_per_hour": 2.5}) as here:
+        kept = await here.client.post("/v1/operations/cost", json={"machines_per_hour": 4})
+        assert (kept.status_code, kept.json()["by"]) == (200, "root")
+        cost = (await here.client.get("/v1/operations")).json()["cost"]
+        assert (cost["inputs"]["machines_per_hour"], cost["rate"]["settings"]) == (4, 2.5)
+        form = await here.client.post("/v1/operations/cost?range=24h", data={"machines_per_hour": ""})
+        assert (form.status_code, form.headers["location"]) == (303, "/operations?range=24h#cost")
+        cost = (await here.client.get("/v1/operations")).json()["cost"]
+        assert (cost["inputs"]["machines_per_hour"], cost["rate"]["by"]) == (2.5, None)
+        for wrong in ("nan", "-1", "much"):
+            refused = await here.client.post("/v1/operations/cost", data={"machines_per_hour": wrong})
+            assert refused.status_code == 400, wrong
+        done = await here.results.actions(utcnow() - timedelta(minutes=5), utcnow() + timedelta(minutes=5), 100)
+        told = [each["machines_per_hour"] for each in done if each["what"] == "cost.rate"]
+        assert sorted(told, key=str) == [4, None]
 
 
 async def test_what_came_while_no_gateway_ran_is_counted_when_one_is_back(

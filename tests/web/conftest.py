@@ -13,7 +13,20 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.browsers import INSTALL, Watched, chromium, watched_page
-from tests.dashboards import CORRECTED, FILED, HOSTILE, ITEM, SITES, Site, cameras, dashboard, fill, settings_of
+from tests.dashboards import (
+    COMPARED,
+    CORRECTED,
+    FILED,
+    HOSTILE,
+    ITEM,
+    SITES,
+    Site,
+    cameras,
+    compare,
+    dashboard,
+    fill,
+    settings_of,
+)
 
 #: The way out where pictures that are kept are not of this machine, or not of these pages any more.
 ANEW = "make looks (and look at what it made)"
@@ -47,6 +60,7 @@ PAGES = (
     Visit("/operations", "Operations", "empty"),
     Visit("/operations?range=nonsense", "This cannot be asked", "broken", 400),
     Visit("/models", "Models"),
+    Visit(f"/models/compare/{COMPARED}", "Comparison"),
     Visit("/system", "System"),
     Visit("/system", "System", "empty"),
     Visit("/rules", "Rules"),
@@ -85,6 +99,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("full")
     with dashboard(settings_of(folder, sites=SITES, cameras=cameras(6), alerts=ALERTS)) as site:
         fill(site)
+        compare(site)
         yield site
 
 

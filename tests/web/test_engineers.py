@@ -19,14 +19,36 @@ from eyeline.core.ids import uuid7
 from eyeline.core.types import Classification, ModelRef
 from eyeline.dashboard.pages import system
 from eyeline.gateway.auth import new_key
+from eyeline.gateway.comparing import Asked, Comparison, Comparisons, Side
 from eyeline.gateway.passwords import HASHER
 from eyeline.gateway.recorder import rows_of
 from eyeline.inference.bundles import bundled_folder
 from eyeline.inference.servers import About, Servers
-from eyeline.stores.results.base import Action, DeliveryQuery, DeliveryRow, KeyRow, ReplicaRow, SeriesRow, UserRow
+from eyeline.stores.results.base import (
+    Action,
+    DeliveryQuery,
+    DeliveryRow,
+    KeyRow,
+    ReplicaRow,
+    RuleRow,
+    SeriesRow,
+    UserRow,
+)
 from eyeline.stores.results.retaining import Hold
+from eyeline.stores.results.review import Doubt
 from tests.browsers import SCHEMES, WIDTHS, Watched, watched_page
-from tests.dashboards import HOSTILE, SITES, Site, cameras, dashboard, fill, settings_of
+from tests.dashboards import (
+    COMPARED,
+    HOSTILE,
+    SITES,
+    Site,
+    cameras,
+    compare,
+    dashboard,
+    fill,
+    made_result,
+    settings_of,
+)
 from tests.fake_models import write_brightness_versions
 
 PASSWORD = "correct horse battery"
@@ -49,6 +71,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     works = {"name": "works", "url": f"file://{bundled_folder()}/parcel-finder/golden", "site": "north"}
     with dashboard(settings_of(folder, sites=SITES, cameras=[*cameras(4), works], **tree)) as site:
         fill(site)
+        compare(site)
         password = HASHER.hash(PASSWORD)
         for name, role in (("ana", "admin"), ("vic", "viewer")):
             row = UserRow(name=name, password=password, role=role, sites=(), created_at=utcnow())
@@ -320,8 +343,14 @@ def try_out_by_form(page: Page, site: Site) -> None:
         form.get_by_role("button", name="Try it out").click()
         expect(page.get_by_text("2.0.0 is tried out: it answers for north")).to_be_visible()
         if not again:
-            site.result("belt-01", models=[ModelRef("brightness", "2.0.0+0123456789ab", "onnxruntime", "f32")])
+            models = [ModelRef("brightness", "2.0.0+0123456789ab", "onnxruntime", "f32")]
+            doubtful = made_result("belt-01", "south", models=models, timings={"infer": 0.02})
+            site.keep([doubtful], doubts={doubtful.id: Doubt(0.7, "low score")})
             page.reload()
+            row = page.get_by_role("row", name=re.compile("^2.0.0 Canary"))
+            expect(row).to_contain_text(
+                re.compile(r"none \(temperature 1\)\s*20 ms\s*100%\s*50% with 1.0.0, of 2 pictures")
+            )
             figures = page.get_by_role("group", name="What the versions of brightness answered")
             expect(figures.get_by_role("row", name=re.compile("^2.0.0 north 1 0"))).to_be_visible()
             for details in page.locator("main details").all():
@@ -336,6 +365,23 @@ def try_out_by_form(page: Page, site: Site) -> None:
             form.get_by_label("Why").fill("more boxes than before")
             form.get_by_role("button", name="Take it back").click()
             expect(page.locator(".timeline")).to_contain_text("2.0.0 → 1.0.0, ana: more boxes than before")
+
+
+def test_what_two_versions_say_of_the_same_pictures_is_counted_and_told(full: Site) -> None:
+    page = httpx.get(f"{full.url}/models/compare/{COMPARED}")
+    assert "refresh" not in page.headers
+    assert "1 of 2 alike, largest score difference 0.12" in page.text
+    assert page.text.index("◆ Different") < page.text.index("● Alike")
+    assert "only here: &lt;img" in page.text
+    assert httpx.get(f"{full.url}/v1/comparisons").json()["comparisons"][0]["alike"] == 1
+    record, side = full.result("belt-01"), Side("parcels")
+    waiting = Comparison(
+        id=uuid7(), at=utcnow(), by="ana", site="south", a=side, b=side, asked=[Asked(record.id, uuid7(), uuid7())]
+    )
+    full.run(Comparisons(full.results).keep(waiting))
+    page = httpx.get(f"{full.url}/models/compare/{waiting.id}")
+    assert page.headers["refresh"] == "3"
+    assert "0 of 1 pictures have both answers" in page.text
 
 
 def test_replicas_that_answer_otherwise_are_shown_beside_each_other(
@@ -433,20 +479,37 @@ def test_a_worker_is_drained_by_keys_said_so_by_the_page_and_put_back(
     expect(gpu.locator(".status")).to_have_text("● Running")
 
 
-def test_charts_have_numbers_in_their_titles_data_as_a_table_and_ranges_have_keys(visitor: Watched) -> None:
+def test_charts_have_numbers_in_their_titles_data_as_a_table_and_ranges_have_keys(
+    visitor: Watched, guarded: Site
+) -> None:
     page = visitor.page
+    visitor.allowed.append("404")  # of the picture on the record that a point leads to
+    changed = RuleRow(name="dents", version=1, at=utcnow() - timedelta(minutes=1), by="ana", body=None)
+    assert guarded.run(guarded.results.add_rule(changed))
     page.goto("/operations?range=15m")
     sign_in(page)
     errors = page.locator("figure[data-metric=errors]")
     expect(errors.get_by_role("heading")).to_contain_text("target 1 %, last 15m")
     errors.get_by_text("Data", exact=True).click()
     expect(errors.locator("table")).to_be_visible()
+    expect(errors).to_contain_text("rule dents removed, by ana")
     expect(page.locator("[data-tile=error_rate]")).to_contain_text("Missed")
     expect(page.locator("[data-tile=utilisation]")).to_contain_text("Not measured")
     expect(page.get_by_text("Where the time goes")).to_be_visible()
+    expect(page.locator("[data-tile]")).to_have_count(7)
+    expect(page.locator("[data-tile=error_rate] .spark")).to_be_visible()
+    expect(errors.locator(".chart__band")).not_to_have_count(0)
+    expect(page.locator("figure[data-metric=depth] .chart__band")).to_have_count(0)
     page.get_by_label("What if all machines cost so much an hour").fill("3")
     expect(page.locator("#cost")).to_contain_text("EUR")
-    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Keep this rate").click()
+    expect(page.get_by_text("ana keeps this rate here")).to_be_visible()
+    latency = page.locator("figure[data-metric=latency] svg")
+    latency.focus()
+    page.keyboard.press("ArrowRight")  # the newest
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("/audit/[0-9a-f-]{36}$"))
+    page.go_back()
     page.keyboard.press("4")
     expect(page).to_have_url(re.compile("range=24h"))
 

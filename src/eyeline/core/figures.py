@@ -50,6 +50,7 @@ class Objective:
 
 API = Objective("api", 0.99, "99 % of requests answered within 0.3 s")
 QUEUE = Objective("queue", 0.99, "99 % of images in a worker's hand within 1 s")
+TOOK = Objective("latency", 0.99, "99 % of images with their result within 2 s")
 ERRORS = Objective("errors", 0.99, "99 % of images completed")
 
 
@@ -129,6 +130,8 @@ def counted(objective: Objective, sums: Sums) -> tuple[float, float]:
         return within(sums, "api", 0.3)
     if objective is QUEUE:
         return within(sums, "queue", 1.0)
+    if objective is TOOK:
+        return within(sums, "end_to_end", 2.0)
     images = sums.get("images", 0.0)
     return images - sums.get("failed", 0.0), images
 

@@ -34,6 +34,7 @@ GLYPHS = {
     "comment": "“",
     "undo": "↶",
     "missed": "▲",
+    "risk": "◆",
     "broken": "▲",
     "unmeasured": "○",
     "unused": "○",

@@ -17,9 +17,9 @@ async def nothing(*_: Any, **__: Any) -> dict[str, Any]:
     return {}
 
 
-async def none(*_: Any) -> Sequence[Any]:
-    """What there is where nobody writes any."""
-    return ()
+async def none(*_: Any) -> list[Any]:
+    """What there is where nobody keeps any."""
+    return []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,9 @@ class Sources:
     drain: Callable[..., Awaitable[dict[str, Any]]] = nothing
     #: The exports that this one asked for, as GET /v1/exports tells them.
     exports: Callable[[Principal], Awaitable[Sequence[Any]]] = none
+    #: The newest comparisons of two on the same pictures, and one of them, as GET /v1/comparisons tells them.
+    comparisons: Callable[[Principal], Awaitable[list[dict[str, Any]]]] = none
+    comparison: Callable[[Principal, str], Awaitable[dict[str, Any]]] = nothing
     #: The service levels, as GET /v1/slo tells them.
     slo: Callable[[], Awaitable[dict[str, Any]]]
     #: What is kept, as GET /v1/storage tells it.

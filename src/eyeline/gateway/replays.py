@@ -50,12 +50,8 @@ def routes(state: State) -> APIRouter:
 async def _asked(state: State, id: str, wanted: Replay, who: Principal) -> Job:  # noqa: A002
     """The new job, recorded as who made it. Raises NotFound, Conflict, InputError."""
     record = await visible(state, id, who)
-    image = await _picture(state, record)
-    choices = await asyncio.to_thread(askable, state.settings)
-    if (wanted.pipeline, wanted.model) not in choices:
-        listed = ", ".join(" with ".join(filter(None, each)) for each in choices)
-        asked = " with ".join(filter(None, (wanted.pipeline, wanted.model)))
-        raise InputError(f"nobody can be asked as {printable(asked, 120)!r}; there are: {listed}")
+    image = await picture_of(state, record)
+    await askable_as(state, wanted.pipeline, wanted.model)
     job = await state.intake.ask_aside(record, image, wanted.pipeline, wanted.model, who)
     state.relay.offer([job])
     body: dict[str, Any] = {"result": id, "job": job.id, "pipeline": wanted.pipeline, "model": wanted.model}
@@ -63,7 +59,16 @@ async def _asked(state: State, id: str, wanted: Replay, who: Principal) -> Job: 
     return job
 
 
-async def _picture(state: State, record: Result) -> ImageInfo:
+async def askable_as(state: State, pipeline: str, model: str) -> None:
+    """Raises InputError where nobody is asked under these names, with those that there are."""
+    choices = await asyncio.to_thread(askable, state.settings)
+    if (pipeline, model) not in choices:
+        listed = ", ".join(" with ".join(filter(None, each)) for each in choices)
+        asked = " with ".join(filter(None, (pipeline, model)))
+        raise InputError(f"nobody can be asked as {printable(asked, 120)!r}; there are: {listed}")
+
+
+async def picture_of(state: State, record: Result) -> ImageInfo:
     """What is known of the picture, which is there as it was received. Raises Conflict."""
     if record.aside:
         raise Conflict(f"{record.id} is itself such an answer; ask about the record, {record.replay_of}")

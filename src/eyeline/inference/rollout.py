@@ -110,10 +110,21 @@ def _told(path: Path, serving: Path | None, earlier: list[str]) -> dict[str, Any
         manifest = (path / bundles.MANIFEST).read_bytes()
         size = (path / bundles.WEIGHTS).stat().st_size
         made = (path / bundles.MANIFEST).stat().st_mtime
+        temperature = _temperature(path)
     except OSError as error:
         return {"version": path.name, "state": "broken", "error": str(error.strerror)}
     digest = hashlib.sha256(manifest).hexdigest()
-    return {"version": path.name, "state": state, "digest": digest, "bytes": size, "made_at": made}
+    told = {"version": path.name, "state": state, "digest": digest, "bytes": size, "made_at": made}
+    return told | {"temperature": temperature}
+
+
+def _temperature(path: Path) -> float | None:
+    """How the scores of a classifier are calibrated, 1 where they are not; None for other models, and where nobody can tell."""
+    try:
+        contract = bundles.read_contract(path / "model.toml")
+    except ConfigError:
+        return None  # the check of the version says what is wrong with it
+    return contract.output.temperature if contract.task == "classification" else None
 
 
 def _entry(models: Path, name: str) -> Path:

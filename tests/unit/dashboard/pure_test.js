@@ -5,7 +5,7 @@ import { Keys, nameOf } from "../../../src/eyeline/dashboard/static/js/keys.js";
 import { placeChips } from "../../../src/eyeline/dashboard/static/js/overlay.js";
 import { token, writing } from "../../../src/eyeline/dashboard/static/js/search.js";
 import { pause, Stream } from "../../../src/eyeline/dashboard/static/js/stream.js";
-import { apart, path, ticks } from "../../../src/eyeline/dashboard/static/js/chart.js";
+import { above, apart, path, ticks } from "../../../src/eyeline/dashboard/static/js/chart.js";
 
 /** @typedef {{test(name: string, run: () => void | Promise<void>): void}} Runtime */
 const runtime = /** @type {Runtime} */ (/** @type {any} */ (globalThis).Deno);
@@ -42,6 +42,13 @@ runtime.test("the word that is being written is found, blanks and colons in its 
 runtime.test("texts at the ends of lines stand apart", () => {
   same(apart([20, 22, 60, 139], 13, 140), [9, 22, 60, 139]);
   same(apart([138, 139, 140], 13, 140), [114, 127, 140]);
+});
+
+runtime.test("the band of a breach reaches from where the line crosses its target to where it comes back, and over no gap", () => {
+  same(above([[0, 0], [10, 20], [20, 20], [30, 0]], 10), [[5, 25]]);
+  same(above([[0, 20], [10, null], [20, 30], [30, 5], [40, 10]], 10), [[0, 0], [20, 28]]);
+  same(above([[0, 5], [10, 15]], 10), [[5, 10]]);
+  same(above([], 10), []);
 });
 
 /** @param {string} key @param {object} [more] */

@@ -6,6 +6,7 @@ from eyeline.core.pages import Page
 from eyeline.dashboard.pages import (
     alerts,
     audit,
+    compare,
     items,
     live,
     login,
@@ -30,6 +31,7 @@ ROOMS: tuple[Room, ...] = (
     report.ROOM,
     operations.ROOM,
     models.ROOM,
+    compare.ROOM,
     rules.ROOM,
     system.ROOM,
     login.ROOM,

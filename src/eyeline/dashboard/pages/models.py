@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,12 +16,15 @@ from eyeline.core.pages import Page, principal_of
 from eyeline.core.types import VerdictKind
 from eyeline.dashboard.parity import parity, releases
 from eyeline.dashboard.shell import Room, Shell, form_of
+from eyeline.inference.rollout import askable
 from eyeline.stores.results.base import Matches, ResultQuery
 
 #: Live is a word of the wall already; here it means that it serves.
 STATES = {"live": "serving"}
 #: Over how many days the results of a version are counted.
 DAYS = 7
+#: What a version costs and how often it is doubted is read from so many of its newest results of a day.
+NEWEST, DAY = 200, timedelta(days=1)
 #: A process that did not report for so long (seconds) is not compared.
 SILENT = 60.0
 
@@ -49,6 +52,25 @@ class Figures:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lately:
+    """What the newest results of a version say of the last day: the mean time of inference, and the share sent to review."""
+
+    results: int
+    milliseconds: float | None
+    reviewed: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disagreement:
+    """The newest comparison of a version with another one of its model."""
+
+    comparison: str
+    other: str
+    share: float
+    compared: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class VersionView:
     """One version of a model. `sites`: where it answers; None: nowhere."""
 
@@ -58,8 +80,11 @@ class VersionView:
     megabytes: float | None
     made_at: datetime | None
     error: str
+    temperature: float | None = None
     sites: Sequence[str] | None = None
     figures: Figures | None = None
+    lately: Lately | None = None
+    disagreement: Disagreement | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +129,11 @@ class ModelsPage:
         who = principal_of(request)
         told = await self._shell.sources.models()
         figures = await self._figures(told.get("models", []), who)
-        models = [_model(model, told.get("servers", []), figures) for model in told.get("models", [])]
+        lately = await self._lately(told.get("models", []), who)
+        comparisons = await self._shell.sources.comparisons(who)
+        models = [
+            _model(model, told.get("servers", []), figures, lately, comparisons) for model in told.get("models", [])
+        ]
         models.sort(key=lambda model: (not model.versions, model.name))
         asked = request.query_params.get("rollback", "")[:200]  # by an alert, whose cause it may be
         history = [dict(line) | {"at": parse_time(line["at"])} for line in told.get("history", [])[:50]]
@@ -120,6 +149,9 @@ class ModelsPage:
             history=history,
             sites=self._sites,
             days=DAYS,
+            comparisons=comparisons,
+            choices=await asyncio.to_thread(askable, self._shell.sources.settings) if who.may("operate") else [],
+            seen=[site for site in self._sites if who.sees(site)],
             parity=parity(told.get("servers", [])),
             releases=await self._releases(),
             may_check=who.may("operate"),
@@ -158,13 +190,27 @@ class ModelsPage:
         since, store = utcnow() - timedelta(days=DAYS), self._shell.sources.results
 
         async def count(verdict: VerdictKind | None) -> Matches:
-            query = ResultQuery(sites=who.sites, model=f"{name}@{version}", since=since, verdict=verdict)
-            return await store.matches(query)
+            return await store.matches(replace(_answers(name, version, who), since=since, verdict=verdict))
 
         kinds: tuple[VerdictKind | None, ...] = (None, "confirmed", "corrected", "rejected")
         results, *judged = await asyncio.gather(*(count(kind) for kind in kinds))
         right, *wrong = (each.count for each in judged)
         return Figures(results=results, judged=right + sum(wrong), wrong=sum(wrong))
+
+    async def _lately(self, models: Sequence[Mapping[str, Any]], who: Principal) -> dict[tuple[str, str], Lately]:
+        named = [(model["name"], version["version"]) for model in models for version in model["versions"]]
+        return dict(zip(named, await asyncio.gather(*(self._day(*each, who) for each in named)), strict=True))
+
+    async def _day(self, name: str, version: str, who: Principal) -> Lately:
+        store = self._shell.sources.results
+        found, _ = await store.find(replace(_answers(name, version, who), since=utcnow() - DAY, limit=NEWEST))
+        doubted = await store.doubted([result.id for result in found])
+        took = [result.timings["infer"] for result in found if "infer" in result.timings]
+        return Lately(
+            results=len(found),
+            milliseconds=1000 * sum(took) / len(took) if took else None,
+            reviewed=len(doubted) / max(1, len(found)),
+        )
 
     async def _releases(self) -> dict[str, list[str]]:
         now, rows = utcnow(), await self._shell.sources.results.replicas()
@@ -181,7 +227,34 @@ def _confirmed(name: str, form: Mapping[str, str]) -> str:
     return reason
 
 
-def _model(model: Mapping[str, Any], servers: Sequence[Any], figures: Mapping[tuple[str, str], Figures]) -> ModelView:
+def _answers(name: str, version: str, who: Principal) -> ResultQuery:
+    """What a version answered; what it was asked aside is not among the completed ones."""
+    return ResultQuery(sites=who.sites, model=f"{name}@{version}", status="completed")
+
+
+def _disagreement(name: str, version: str, comparisons: Sequence[Mapping[str, Any]]) -> Disagreement | None:
+    """Where this version is on one side of a comparison, and another of its model on the other; the newest first."""
+    for one in comparisons:
+        sides = [_version_of(name, side["models"]) for side in (one["a"], one["b"])]
+        if one["compared"] and version in sides and None not in sides and sides[0] != sides[1]:
+            other = next(side for side in sides if side != version)
+            share = 1 - one["alike"] / one["compared"]
+            return Disagreement(comparison=one["id"], other=other or "", share=share, compared=one["compared"])
+    return None
+
+
+def _version_of(name: str, models: Sequence[str]) -> str | None:
+    """The version of the model among name@version+digest."""
+    return next((one.partition("@")[2].partition("+")[0] for one in models if one.partition("@")[0] == name), None)
+
+
+def _model(
+    model: Mapping[str, Any],
+    servers: Sequence[Any],
+    figures: Mapping[tuple[str, str], Figures],
+    lately: Mapping[tuple[str, str], Lately],
+    comparisons: Sequence[Mapping[str, Any]],
+) -> ModelView:
     return ModelView(
         name=model["name"],
         task=model.get("task", ""),
@@ -191,7 +264,12 @@ def _model(model: Mapping[str, Any], servers: Sequence[Any], figures: Mapping[tu
         licence=model.get("licence", ""),
         error=model.get("error", ""),
         versions=[
-            _version(version, figures.get((model["name"], version["version"])))
+            _version(
+                version,
+                figures=figures.get((model["name"], version["version"])),
+                lately=lately.get((model["name"], version["version"])),
+                disagreement=_disagreement(model["name"], version["version"], comparisons),
+            )
             for version in reversed(model["versions"])
         ],
         served=[row for server in servers for row in _served(server, model["name"])],
@@ -205,7 +283,7 @@ def _served(server: Any, name: str) -> list[tuple[str, str, str]]:
     return [(server.url, row["version"], "") for row in server.models if row["name"].partition("@")[0] == name]
 
 
-def _version(version: Mapping[str, Any], figures: Figures | None) -> VersionView:
+def _version(version: Mapping[str, Any], **measured: Any) -> VersionView:
     made = version.get("made_at")
     size = version.get("bytes")
     return VersionView(
@@ -216,5 +294,6 @@ def _version(version: Mapping[str, Any], figures: Figures | None) -> VersionView
         made_at=None if made is None else datetime.fromtimestamp(made, UTC),
         error=version.get("error", ""),
         sites=version.get("sites"),
-        figures=figures,
+        temperature=version.get("temperature"),
+        **measured,
     )

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from eyeline.core.clock import parse_time
-from eyeline.core.errors import InputError
+from eyeline.core.clock import parse_time, utcnow
+from eyeline.core.errors import InputError, NotFound
 from eyeline.core.figures import WINDOWS
 from eyeline.core.pages import Page, principal_of
 from eyeline.dashboard.format import number, percent
@@ -20,7 +20,9 @@ RANGES = tuple(WINDOWS)
 CHARTS = ("latency", "throughput", "queue", "errors", "api", "depth")
 #: The way of an image, in order; what is not named comes last.
 STAGES = ("queue", "fetch", "decode", "preprocess", "codes", "infer_queue", "infer", "postprocess", "store")
-STATES = {"ok": "ok", "missed": "missed", "not measured": "unmeasured"}
+STATES = {"ok": "ok", "at risk": "risk", "missed": "missed", "not measured": "unmeasured"}
+#: Changes of rules in a chart, at most.
+NOTES = 50
 
 
 def _pages(shell: Shell) -> Sequence[Page]:
@@ -28,6 +30,7 @@ def _pages(shell: Shell) -> Sequence[Page]:
     return (
         shell.page("/operations", page.show, room="operations"),
         shell.page("/operations/drain", page.drain, room="operations", methods=("POST",), right="operate"),
+        shell.page("/operations/slowest", page.slowest, room="operations"),
     )
 
 
@@ -36,7 +39,9 @@ ROOM = Room(name="operations", pages=_pages)
 
 @dataclass(frozen=True, kw_only=True)
 class TileView:
-    """A service level as it is written down. `budget`: what is left of it, 0..1; None where it has none."""
+    """A service level as it is written down. `budget`: what is left of it, 0..1, or where it has none the share of the time
+    in which the target was kept; None without a target.
+    """
 
     name: str
     title: str
@@ -44,7 +49,9 @@ class TileView:
     target: str
     state: str
     budget: float | None
+    budgeted: bool
     budget_words: str
+    latest: str
     spark: list[float | None]
 
 
@@ -59,7 +66,7 @@ class Bar:
 
 
 class OperationsPage:
-    """GET /operations, and the forms that drain and put back."""
+    """GET /operations, the forms that drain and put back, and the way from a point of a chart to the record behind it."""
 
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
@@ -85,8 +92,12 @@ class OperationsPage:
                 "range": over,
                 "site": site,
                 "seconds": report["seconds"],
-                "targets": {tile["metric"]: tile["target"] for tile in report["tiles"]},
-                "notes": [_note(line) for line in history[:50]],
+                "targets": {
+                    tile["metric"]: {"value": tile["target"], "line": tile["line"]}
+                    for tile in report["tiles"]
+                    if tile["target"]
+                },
+                "notes": [*map(_note, history[:NOTES]), *await self._rule_notes(report["seconds"])],
                 "cost": report["cost"],
             },
             report=report,
@@ -98,6 +109,7 @@ class OperationsPage:
             site=site,
             sites=sites,
             charts=CHARTS,
+            may_keep=who.may("manage"),
             queue=report["queue"],
             processes=report["replicas"]["processes"],
             servers=report["replicas"]["inference"],
@@ -113,10 +125,42 @@ class OperationsPage:
         await self._shell.sources.drain(principal_of(request), form.get("replica", ""), wanted="wanted" in form)
         return self._shell.see(f"/operations?{request.url.query}#processes-title")
 
+    async def slowest(self, request: Request) -> Response:
+        """Leads to the record of what took longest in a time, and to its stages. Raises InputError, NotFound."""
+        who, asked = principal_of(request), request.query_params
+        site = asked.get("site") or None
+        since, until = (_second(asked.get(name, "")) for name in ("from", "until"))
+        sites = who.sites if site is None else [site] if who.sees(site) else []
+        found = await self._shell.sources.results.slowest(since, until, sites)
+        if found is None:
+            raise NotFound(self._say("operations.none_slow"))
+        return self._shell.see(f"/audit/{found.id}")
+
+    async def _rule_notes(self, seconds: int) -> list[dict[str, Any]]:
+        """Every version that people made of a rule in the range."""
+        results, since = self._shell.sources.results, utcnow() - timedelta(seconds=seconds)
+        changed = [row.name for row in await results.rules() if row.at >= since][:NOTES]
+        rows = [row for name in changed for row in await results.rule_versions(name) if row.at >= since]
+        return [
+            {
+                "at": row.at.timestamp(),
+                "words": self._say(
+                    "operations.rule_removed" if row.body is None else "operations.rule_changed",
+                    name=row.name,
+                    version=row.version,
+                    by=row.by,
+                ),
+            }
+            for row in rows[:NOTES]
+        ]
+
     def _tile(self, tile: Mapping[str, Any]) -> TileView:
         target, budget = tile["target"], tile["budget"]
         left = budget and budget["left"]
         words = self._say("operations.no_budget")
+        share = left if budget else tile["kept"]
+        if not budget and share is not None:
+            words = self._say("operations.kept", share=percent(share))
         if left is not None:
             words = self._say("operations.budget", left=percent(max(left, 0.0)), objective=budget["objective"])
         elif budget:
@@ -128,10 +172,24 @@ class OperationsPage:
             value=shown(tile["value"], tile["unit"]),
             target=limit,
             state=STATES[tile["verdict"]],
-            budget=None if left is None else max(0.0, min(1.0, left)),
+            budget=None if share is None else max(0.0, min(1.0, share)),
+            budgeted=left is not None,
             budget_words=words,
             spark=tile["spark"],
+            latest=self._say("operations.latest", value=shown(_latest(tile["spark"]), tile["unit"])),
         )
+
+
+def _latest(values: Sequence[float | None]) -> float | None:
+    return next((value for value in reversed(values) if value is not None), None)
+
+
+def _second(text: str) -> datetime:
+    """A moment as a chart counts it. Raises InputError."""
+    try:
+        return datetime.fromtimestamp(float(text), UTC)
+    except (ValueError, OverflowError, OSError) as error:
+        raise InputError(f"{text[:20]!r} is no time; give Unix seconds, as the charts do") from error
 
 
 def _note(line: Mapping[str, Any]) -> dict[str, Any]:

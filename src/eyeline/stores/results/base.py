@@ -569,6 +569,10 @@ class ResultStore(Reviews, Retaining, Protocol):
         """How many there are, and when they were captured: the newest 10 000 are looked at."""
         ...
 
+    async def slowest(self, since: datetime, until: datetime, sites: Sequence[str] | None) -> Result | None:
+        """What took longest from reception to its result, of the newest two thousand that were completed in that time."""
+        ...
+
     async def words(self, word: Word, beginning: str, limit: int, sites: Sequence[str] | None) -> list[str]:
         """What a search could ask for, in order: those that begin so and that results of these sites bear."""
         ...

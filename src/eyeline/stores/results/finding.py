@@ -1,5 +1,6 @@
 """Finding results: pages, capped counts with their spread over time, and words to choose from. A part of the SQL store."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -9,11 +10,19 @@ from sqlalchemy import Column, Dialect, Select, and_, exists, func, literal, not
 
 from eyeline.core.clock import isoformat, parse_time
 from eyeline.core.ids import first_id
-from eyeline.core.types import Result
+from eyeline.core.types import ASIDE, Result
 from eyeline.stores.results import rows
 from eyeline.stores.results.base import Bucket, Matches, Prefix, ResultQuery, Word
 from eyeline.stores.results.lines import Readers
-from eyeline.stores.results.schema import camera_counts, model_sets, result_codes, result_labels, results, reviews
+from eyeline.stores.results.schema import (
+    camera_counts,
+    events,
+    model_sets,
+    result_codes,
+    result_labels,
+    results,
+    reviews,
+)
 from eyeline.stores.results.statements import with_places
 
 #: Results are counted up to here.
@@ -28,6 +37,10 @@ AHEAD = timedelta(days=1)
 #: What was captured longer before its id was made is odd (migration 0009 says the same of both times).
 LATE = timedelta(hours=1)
 EPOCH = datetime(1970, 1, 2, tzinfo=UTC)
+#: The slowest one is looked for among so many.
+LOOKED_AT = 2000
+#: What is completed is recorded soon after.
+RECORDED = timedelta(seconds=10)
 #: For one who sees some sites only, a word is looked for among so many of its newest results.
 NEWEST = 200
 #: The largest character: behind everything that begins with what stands before it.
@@ -68,6 +81,16 @@ class Finding:
         chosen = found(query, names, self._dialect, results.c.captured_at).limit(COUNTED + 1)
         return _counted([row["captured_at"] for row in await self._rows(chosen)])
 
+    async def slowest(self: _Store, since: datetime, until: datetime, sites: Sequence[str] | None) -> Result | None:
+        """The event log has results in the order in which they were recorded; by their ids they lie as they were received."""
+        first, end = await _place(self, since), await _place(self, until + RECORDED)
+        query = select(results.c.body).join(events, events.c.result_id == results.c.id)
+        query = query.where(events.c.seq >= first, events.c.seq < end, results.c.status != ASIDE)
+        if sites is not None:
+            query = query.where(events.c.site.in_(sites))
+        told = await self._rows(query.order_by(events.c.seq.desc()).limit(LOOKED_AT))
+        return await asyncio.to_thread(_slowest, [row["body"] for row in told], since, until)
+
     async def words(self: _Store, word: Word, beginning: str, limit: int, sites: Sequence[str] | None) -> list[str]:
         """From one to the next along an index, however many results bear each."""
         column = _WORDS[word]
@@ -80,6 +103,26 @@ class Finding:
             if len(said) < limit and await _borne(self, column, row["word"], sites):
                 said.append(row["word"])
         return said
+
+
+async def _place(store: _Store, moment: datetime) -> int:
+    """The number of the first event that is not before: times follow numbers, which have an index, by halves."""
+    newest = await store._rows(select(func.max(events.c.seq).label("seq")))  # noqa: SLF001 - a part of the same store
+    low, high = 0, (newest[0]["seq"] or 0) + 1
+    while low < high:
+        middle = (low + high) // 2
+        query = select(events.c.seq, events.c.at).where(events.c.seq >= middle).order_by(events.c.seq).limit(1)
+        there = await store._rows(query)  # noqa: SLF001
+        if not there or there[0]["at"] >= isoformat(moment):
+            high = middle
+        else:
+            low = there[0]["seq"] + 1
+    return low
+
+
+def _slowest(bodies: Sequence[bytes], since: datetime, until: datetime) -> Result | None:
+    told = [one for one in map(rows.result_of, bodies) if since <= one.completed_at < until]
+    return max(told, key=lambda one: one.completed_at - one.received_at, default=None)
 
 
 def _walk(column: Any, beginning: Prefix, most: int, dialect: Dialect) -> Select[Any]:

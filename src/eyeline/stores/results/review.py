@@ -122,6 +122,10 @@ class Reviews(Protocol):
         """Those that enough results bear already not to be new."""
         ...
 
+    async def doubted(self, ids: Sequence[str]) -> set[str]:
+        """Those of these results for which somebody's verdict was asked, whether it was given or not."""
+        ...
+
     async def to_review(self, query: ReviewQuery) -> list[Waiting]:
         """What waits for a decision, the most valuable first."""
         ...

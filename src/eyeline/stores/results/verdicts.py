@@ -147,6 +147,11 @@ class Verdicts:
 
         return await self._readers.ask(look)
 
+    async def doubted(self: _Store, ids: Sequence[str]) -> set[str]:
+        """By their key."""
+        asked = select(reviews.c.result_id).where(reviews.c.result_id.in_(ids), reviews.c.value.is_not(None))
+        return {row["result_id"] for row in await self._rows(asked)} if ids else set()
+
     async def to_review(self: _Store, query: ReviewQuery) -> list[Waiting]:
         """By the index of what waits; the results of one page by their ids."""
         columns = (reviews.c.result_id, reviews.c.value, reviews.c.reason, reviews.c.held_by, reviews.c.held_until)

@@ -1,11 +1,12 @@
 // Small line charts: one measure each, a target, a cursor that all charts of the page share, and the data as a table.
+// Its words stand in the figure: data-words-target, -data, -time and -open.
 // @ts-check
 import { number } from "./fmt.js";
 import { clock } from "./time.js";
 
 /**
  * @typedef {{name: string, points: readonly (readonly [number, number | null])[]}} Series points: Unix seconds and value, in order; null is a gap
- * @typedef {{title: string, series: Series[], unit?: string, target?: number, notes?: {at: number, words: string}[], from: number, to: number, zone?: string, fromZero?: boolean}} Chart
+ * @typedef {{title: string, series: Series[], unit?: string, target?: {value: number, of?: Series}, notes?: {at: number, words: string}[], from: number, to: number, zone?: string, fromZero?: boolean, open?: (at: number) => void}} Chart target.of: the line that is to stay below; open: what a point leads to
  */
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -60,6 +61,26 @@ export function path(points, x, y) {
 }
 
 /**
+ * From when to when a line is above its target, as it is drawn: from crossing to crossing.
+ * @param {Series["points"]} points @param {number} target @returns {[number, number][]}
+ */
+export function above(points, target) {
+  /** @type {[number, number][]} */
+  const spans = [];
+  let open = false;
+  points.forEach(([at, value], index) => {
+    const [before, last] = points[index - 1] ?? [at, null];
+    const over = value !== null && value > target;
+    const crossed = value === null ? before : last === null ? at : before + ((target - last) / (value - last)) * (at - before);
+    if (over && !open) spans.push([crossed, at]);
+    const span = spans.at(-1);
+    if (span && (over || open)) span[1] = over ? at : crossed;
+    open = over;
+  });
+  return spans;
+}
+
+/**
  * Where texts stand so that none covers another: as near as may be to where they belong, and none below the last line.
  * @param {readonly number[]} wanted from the top down @param {number} least between two @param {number} last @returns {number[]}
  */
@@ -80,7 +101,7 @@ export function apart(wanted, least, last) {
 export function showChart(figure, chart) {
   const width = Math.max(320, figure.clientWidth);
   const values = chart.series.flatMap((each) => each.points.map(([, value]) => value)).filter((value) => value !== null);
-  if (chart.target !== undefined) values.push(chart.target);
+  if (chart.target) values.push(chart.target.value);
   const low = chart.fromZero === false && values.length ? Math.min(...values) : 0;
   const marks = ticks(low, Math.max(low, ...values));
   const bottom = /** @type {number} */ (marks[0]);
@@ -90,6 +111,9 @@ export function showChart(figure, chart) {
   /** @param {number} value */
   const y = (value) => HEIGHT - PAD.bottom - ((value - bottom) / Math.max(1e-12, top - bottom)) * (HEIGHT - PAD.top - PAD.bottom);
   const svg = /** @type {SVGSVGElement} */ (element("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, width, height: HEIGHT, role: "img", "aria-label": chart.title, tabindex: 0 }));
+  for (const [since, until] of chart.target?.of ? above(chart.target.of.points, chart.target.value) : []) {
+    svg.append(element("rect", { class: "chart__band", x: x(since), y: PAD.top, width: Math.max(2, x(until) - x(since)), height: HEIGHT - PAD.top - PAD.bottom }));
+  }
   for (const mark of marks) {
     svg.append(element("line", { class: "chart__axis", x1: PAD.left, x2: width - PAD.right, y1: y(mark), y2: y(mark) }));
     svg.append(element("text", { x: PAD.left - 6, y: y(mark) + 4, "text-anchor": "end" }, number(mark)));
@@ -100,9 +124,10 @@ export function showChart(figure, chart) {
   }
   /** What is written at the ends of lines. @type {{y: number, words: string}[]} */
   const ends = [];
-  if (chart.target !== undefined) {
-    svg.append(element("line", { class: "chart__target", x1: PAD.left, x2: width - PAD.right, y1: y(chart.target), y2: y(chart.target) }));
-    ends.push({ y: y(chart.target), words: `target ${number(chart.target)}` });
+  if (chart.target) {
+    const at = y(chart.target.value);
+    svg.append(element("line", { class: "chart__target", x1: PAD.left, x2: width - PAD.right, y1: at, y2: at }));
+    ends.push({ y: at, words: `${figure.dataset.wordsTarget} ${number(chart.target.value)}` });
   }
   for (const note of chart.notes ?? []) {
     const line = element("line", { class: "chart__note", x1: x(note.at), x2: x(note.at), y1: PAD.top, y2: HEIGHT - PAD.bottom });
@@ -121,9 +146,10 @@ export function showChart(figure, chart) {
   title.textContent = chart.title;
   const said = document.createElement("p");
   said.className = "small muted";
+  said.textContent = chart.open ? figure.dataset.wordsOpen ?? "" : "";
   said.setAttribute("aria-live", "polite");
   figure.classList.add("chart");
-  figure.replaceChildren(title, svg, said, tableOf(chart));
+  figure.replaceChildren(title, svg, said, tableOf(chart, figure.dataset));
   followCursor(svg, chart, x, said);
 }
 
@@ -146,7 +172,14 @@ function followCursor(svg, chart, x, said) {
   };
   cursors.add(move);
   let index = times.length - 1;
+  /** The point at the cursor leads to what was there. */
+  const open = () => {
+    if (chart.open && times.length > 0) chart.open(/** @type {number} */ (times[index]));
+  };
+  svg.classList.toggle("chart__opens", chart.open !== undefined);
+  svg.addEventListener("click", open);
   svg.addEventListener("keydown", (event) => {
+    if (event.key === "Enter") open();
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (step === undefined || times.length === 0) return;
     event.preventDefault();
@@ -157,6 +190,7 @@ function followCursor(svg, chart, x, said) {
     const place = svg.getBoundingClientRect();
     const share = ((event.clientX - place.left) / place.width) * svg.viewBox.baseVal.width;
     const at = chart.from + ((share - PAD.left) / Math.max(1, x(chart.to) - PAD.left)) * (chart.to - chart.from);
+    index = nearest(times, at);
     for (const each of cursors) each(Math.max(chart.from, Math.min(chart.to, at)));
   });
   svg.addEventListener("pointerleave", () => {
@@ -173,17 +207,17 @@ export function nearest(times, at) {
   return best;
 }
 
-/** @param {Chart} chart */
-function tableOf(chart) {
+/** @param {Chart} chart @param {DOMStringMap} words */
+function tableOf(chart, words) {
   const details = document.createElement("details");
   const summary = document.createElement("summary");
-  summary.textContent = "Data";
+  summary.textContent = words.wordsData ?? "";
   details.append(summary);
   details.addEventListener("toggle", () => {
     if (details.childElementCount > 1) return;
     const table = document.createElement("table");
     const head = table.createTHead().insertRow();
-    for (const name of ["Time", ...chart.series.map((each) => each.name)]) {
+    for (const name of [words.wordsTime ?? "", ...chart.series.map((each) => each.name)]) {
       const cell = document.createElement("th");
       cell.scope = "col";
       cell.textContent = name;
@@ -196,6 +230,12 @@ function tableOf(chart) {
       for (const each of chart.series) row.insertCell().textContent = number(each.points[index]?.[1]);
     });
     details.append(table);
+    for (const note of chart.notes ?? []) {
+      const line = document.createElement("p");
+      line.className = "small";
+      line.textContent = `${clock(new Date(note.at * 1000).toISOString(), chart.zone)}: ${note.words}`;
+      details.append(line);
+    }
   });
   return details;
 }

@@ -68,7 +68,7 @@ export const GLYPHS = {
   ok: "●", review: "◆", alert: "▲", offline: "○", acknowledged: "✓", resolved: "✓", snoozed: "◷", critical: "▲",
   warning: "◆", info: "●", failed: "▲", completed: "●", confirmed: "✓",
   corrected: "✎", rejected: "✕", unsure: "?",
-  missed: "▲", unmeasured: "○", silent: "○", draining: "◆", drained: "○",
+  missed: "▲", risk: "◆", unmeasured: "○", silent: "○", draining: "◆", drained: "○",
 };
 
 /**

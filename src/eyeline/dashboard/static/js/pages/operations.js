@@ -10,7 +10,7 @@ import { now } from "../time.js";
 
 /**
  * @typedef {{per_million: number | null, currency: string, inputs: {machines_per_hour: number, hours: number, images: number}}} Cost
- * @typedef {{range: string, site: string | null, seconds: number, targets: Record<string, number | null>, notes: {at: number, words: string}[], cost: Cost}} OperationsData
+ * @typedef {{range: string, site: string | null, seconds: number, targets: Record<string, {value: number, line: string}>, notes: {at: number, words: string}[], cost: Cost}} OperationsData
  */
 
 const EVERY = 30_000;
@@ -20,7 +20,7 @@ const RANGES = ["15m", "1h", "6h", "24h", "7d", "30d"];
 /** @type {OperationsData} */
 const data = pageData();
 /** @type {Record<string, string>} */
-const STATES = { ok: "ok", missed: "missed", "not measured": "unmeasured" };
+const STATES = { ok: "ok", "at risk": "risk", missed: "missed", "not measured": "unmeasured" };
 
 /** How a unit is drawn: seconds as milliseconds, shares as percent. @param {string} unit @returns {[number, string]} */
 function scale(unit) {
@@ -66,13 +66,15 @@ async function draw(figure) {
       points: lineOf(told.points, line, told.step, factor),
     }));
     const target = data.targets[metric];
+    const limit = target && { value: target.value * factor, of: series[told.lines.indexOf(target.line)] };
     const to = now() / 1000;
     const from = to - data.seconds;
     showChart(figure, {
-      title: titleOf(name, series, unit, target ? target * factor : undefined),
+      title: titleOf(name, series, unit, limit?.value),
       series,
       unit,
-      ...(target ? { target: target * factor } : {}),
+      ...(limit ? { target: limit } : {}),
+      ...(metric === "latency" ? { open: (/** @type {number} */ at) => openSlowest(at, told.step) } : {}),
       notes: data.notes.filter((note) => note.at > from),
       from,
       to,
@@ -81,6 +83,11 @@ async function draw(figure) {
     const heading = figure.querySelector("h3");
     if (heading) heading.textContent = say("operations.chart.away", { name, why: /** @type {Error} */ (error).message });
   }
+}
+
+/** Where the time went of the slowest image behind a point. @param {number} at @param {number} step */
+function openSlowest(at, step) {
+  location.assign(address(`/operations/slowest?from=${at}&until=${at + step}`));
 }
 
 /** @param {string} name @param {import("../chart.js").Series[]} series @param {string} unit @param {number | undefined} target */
@@ -107,7 +114,7 @@ function shown(value, unit) {
 
 /** @param {HTMLElement} tile @param {readonly (number | null)[]} values */
 function drawSpark(tile, values) {
-  slot(tile, "spark")?.replaceChildren(...(values.length > 1 ? [sparkline(values)] : []));
+  slot(tile, "spark")?.replaceChildren(...(values.some((value) => value !== null) ? [sparkline(values)] : []));
 }
 
 async function follow() {
@@ -118,7 +125,9 @@ async function follow() {
     fill(part, "value", shown(tile.value, tile.unit));
     showStatus(part, STATES[tile.verdict] ?? "unmeasured");
     const meter = /** @type {HTMLMeterElement | null} */ (slot(part, "budget"));
-    if (meter && tile.budget?.left !== null) meter.value = Math.max(0, Math.min(1, tile.budget.left));
+    const share = tile.budget ? tile.budget.left : tile.kept;
+    if (meter && share !== null) meter.value = Math.max(0, Math.min(1, share));
+    fill(part, "latest", say("operations.latest", { value: shown(tile.spark.findLast((/** @type {number | null} */ value) => value !== null) ?? null, tile.unit) }));
     drawSpark(part, tile.spark);
   }
   for (const one of [...told.replicas.processes, ...told.replicas.inference]) {
