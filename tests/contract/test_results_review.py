@@ -229,5 +229,5 @@ async def test_a_reviewers_own_decisions_and_what_had_to_be_looked_at_are_found_
     await said(store, NewVerdict(result_id=elsewhere.id, kind="undo", by="ana", undoes=kept.record.id))
     assert len(await store.decisions(ReviewQuery(by="ana"), since)) == 1
     later = utcnow() + timedelta(minutes=1)
-    counts = [await store.doubted(query, since, later) for query in (ReviewQuery(), ReviewQuery(site="south"))]
-    assert (counts, await store.doubted(ReviewQuery(), later, later + timedelta(days=1))) == ([3, 1], 0)
+    counts = [await store.count_doubted(query, since, later) for query in (ReviewQuery(), ReviewQuery(site="south"))]
+    assert (counts, await store.count_doubted(ReviewQuery(), later, later + timedelta(days=1))) == ([3, 1], 0)

@@ -53,7 +53,9 @@ async def needed(results: ResultStore, sites: Sequence[SiteSettings], query: Rev
     images = [0.0, 0.0]
     for row in await results.series(QUARTER, int(began[0].timestamp()), within):
         images[row.start >= began[1].timestamp()] += row.sums.get("images", 0)
-    waited = [await results.doubted(query, since, until) for since, until in zip(began, (began[1], now), strict=True)]
+    waited = [
+        await results.count_doubted(query, since, until) for since, until in zip(began, (began[1], now), strict=True)
+    ]
     # figures come some seconds later than what waits
     yesterday, today = (min(1.0, some / of) if of else None for some, of in zip(waited, images, strict=True))
     return Needed(today, yesterday)

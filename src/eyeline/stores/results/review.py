@@ -138,7 +138,7 @@ class Reviews(Protocol):
         """When `query.by` decided since then, in order: the first 10 000 that were not taken back."""
         ...
 
-    async def doubted(self, query: ReviewQuery, since: datetime, until: datetime) -> int:
+    async def count_doubted(self, query: ReviewQuery, since: datetime, until: datetime) -> int:
         """How many results that were asked for in that time had to be looked at."""
         ...
 

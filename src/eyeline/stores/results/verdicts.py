@@ -188,7 +188,7 @@ class Verdicts:
         )
         return [moment_of(row["id"]) for row in await self._rows(chosen.order_by(verdicts.c.id).limit(COUNTED))]
 
-    async def doubted(self: _Store, query: ReviewQuery, since: datetime, until: datetime) -> int:
+    async def count_doubted(self: _Store, query: ReviewQuery, since: datetime, until: datetime) -> int:
         """By the results' ids, which tell the time."""
         within = and_(reviews.c.result_id >= first_id(since), reviews.c.result_id < first_id(until))
         chosen = select(func.count().label("count")).where(within, reviews.c.value.is_not(None), *_sites(query))
