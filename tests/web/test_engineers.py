@@ -426,7 +426,7 @@ def test_replicas_that_answer_otherwise_are_shown_beside_each_other(
     expect(pictures.nth(3)).to_contain_text("0.0020 of at most 0.03, 4 pictures")
     text = page.page.request.get("/models/parity.txt")
     assert text.headers["content-type"] == "text/plain; charset=utf-8"
-    assert "≠ machine kernel: http://a=a http://b=b\n" in text.text()
+    assert "≠ environment kernel: http://a=a http://b=b\n" in text.text()
     parity.get_by_role("button", name="Run now: grocery").click()
     expect(pictures.nth(3)).to_contain_text(f"▲ Failed {HOSTILE}")
     page.page.set_viewport_size({"width": 390, "height": 900})

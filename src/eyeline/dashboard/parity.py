@@ -150,7 +150,7 @@ def as_text(found: Parity) -> str:
         said = (
             f"{_word(column.word)}={_word(cell.words)}" for column, cell in zip(found.columns, row.cells, strict=True)
         )
-        lines.append(f"{'≠' if row.differs else '='} {_word(row.model or 'machine')} {row.fact}: {' '.join(said)}")
+        lines.append(f"{'≠' if row.differs else '='} {_word(row.model or 'environment')} {row.fact}: {' '.join(said)}")
     for one in found.goldens:
         sign = "≠" if one.state == "failed" else "="
         figures = f" score_difference={one.score_difference} tolerance={one.tolerance}" if one.pictures else ""

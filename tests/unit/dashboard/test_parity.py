@@ -95,7 +95,7 @@ def test_a_text_has_one_fact_a_line_and_no_value_looks_like_another() -> None:
         "= finder runtime: a=onnx b=onnx",
         "≠ finder precision: a=fp32 b=int8",
         "= finder fingerprint: a=ffffffffffff b=ffffffffffff",
-        '≠ machine cpu: a="AMD EPYC" b="x\\n= y: a=b"',
+        '≠ environment cpu: a="AMD EPYC" b="x\\n= y: a=b"',
         "= finder golden: a=ok score_difference=0.002 tolerance=0.03 at=2026-11-26T08:00:00.000000Z",
         "= finder golden: b=unmeasured",
     ]
