@@ -202,6 +202,7 @@ def gateway_service(settings: Settings) -> Service:
         exports=ExportJobs(settings.data_dir, results).of,  # reads the files of whichever gateway writes them here
         comparisons=comparisons.listed,
         comparison=comparisons.one,
+        check_golden=rollouts.check_golden,
     )
     gateway = Gateway(
         settings,
@@ -236,6 +237,7 @@ async def _diagnosed(camera: CameraSettings) -> Sequence[tuple[str, bool, str]]:
 
 def worker_service(settings: Settings) -> Service:
     """Decodes, plans, infers, saves."""
+    from eyeline.inference.environment import of_worker
     from eyeline.inference.replicas import open_predictor
     from eyeline.ops.presence import Presence
     from eyeline.queues import open_queue
@@ -252,7 +254,8 @@ def worker_service(settings: Settings) -> Service:
     cache = open_cache(settings.cache.url)
     client = open_predictor(settings.inference.url, settings.inference.models)
     worker = Worker(settings, queue=queue, blobs=blobs, results=results, cache=cache, predictor=client)
-    return Owning(Together(worker, Presence(results, "worker", worker)), queue, blobs, results, cache, client)
+    presence = Presence(results, "worker", worker, more={"environment": of_worker(settings.pipelines)})
+    return Owning(Together(worker, presence), queue, blobs, results, cache, client)
 
 
 def inference_service(settings: Settings) -> Service:

@@ -130,6 +130,7 @@ MATRIX: dict[tuple[str, str], Row] = {
     ("POST", "/v1/models/{name}/canary"): Row(ADMIN, 400, "/v1/models/none/canary", send={"json": {}}),
     ("POST", "/v1/models/{name}/canary/end"): Row(ADMIN, 400, "/v1/models/none/canary/end", send={"json": {}}),
     ("POST", "/v1/models/{name}/rollback"): Row(ADMIN, 400, "/v1/models/none/rollback", send={"json": {}}),
+    ("POST", "/v1/models/{name}/golden"): Row(ADMIN, 404, "/v1/models/none/golden"),
     ("POST", "/v1/models/{name}/verify"): Row({"operator", "admin"}, 404, "/v1/models/none/verify"),
     ("POST", "/v1/comparisons"): Row(OPERATORS, 400, send={"json": {}}),
     ("GET", "/v1/comparisons"): Row(READERS),

@@ -9,9 +9,12 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
+import eyeline
 from eyeline.cli import app
 from eyeline.gateway.answers import PLAN_AGE
 from eyeline.inference.bundles import write_manifest
+from eyeline.inference.client import InferenceClient
+from eyeline.inference.goldens import check_served
 from eyeline.inference.servers import Servers
 from eyeline.worker.worker import REFRESH
 from tests.fake_models import brightness_graph, write_brightness_bundle
@@ -63,6 +66,8 @@ async def test_a_version_is_promoted_after_its_check_and_a_bad_one_changes_nothi
             bad = await here.client.post(f"{path}/promote", json={"version": "3.0.0"} | WHY, timeout=120)
             assert bad.status_code == 409
             assert "golden check" in bad.json()["detail"]
+            (serving,) = (await here.client.get("/v1/models")).json()["servers"]
+            assert "golden check" in serving["refused"]["brightness"]
             assert await states() == {"1.0.0": "retired", "2.0.0": "live", "3.0.0": "staged", "served": "2.0.0"}
             checked = await here.client.post(f"{path}/verify?version=3.0.0", timeout=120)
             assert not checked.json()["passed"]
@@ -70,6 +75,7 @@ async def test_a_version_is_promoted_after_its_check_and_a_bad_one_changes_nothi
             back = await here.client.post(f"{path}/rollback", json=WHY, timeout=120)
             assert back.status_code == 200
             assert (await states())["served"] == "1.0.0"
+            await golden_pictures_are_asked(here, models)
             assert len(fingerprints) == 2, "each version answers otherwise, and the same one as before"
             assert (await here.client.post(f"{path}/rollback", json=WHY)).status_code == 409
             for version in ("9.9.9", "../2.0.0", "2.0.0\x00"):
@@ -83,8 +89,40 @@ async def test_a_version_is_promoted_after_its_check_and_a_bad_one_changes_nothi
             ]
             records = await here.results.unsealed(50, bodies=True)
             kept = [msgspec.json.decode(record.body)["what"] for record in records if record.body]
-            assert kept == ["model.promoted", "model.rolled_back"]
+            assert kept == ["model.promoted", "model.rolled_back", "model.checked"]
         await servers.close()
+
+
+async def golden_pictures_are_asked(here: Running, models: Path) -> None:
+    """The server says of what it is and how its load was checked; asked anew, it answers the golden pictures again."""
+    (server,) = (await here.client.get("/v1/models")).json()["servers"]
+    assert server["environment"]["software"] == f"eyeline {eyeline.__version__}"
+    assert server["environment"]["providers"] == "cpu"
+    assert server["refused"] == {}
+    loaded = server["models"][0]["golden"]
+    assert (loaded["passed"], loaded["pictures"], loaded["score_difference"] < 0.01) == (True, 4, True)
+    path = "/v1/models/brightness/golden"
+    asked = await here.client.post(path)
+    assert asked.status_code == 200, asked.text
+    (run,) = asked.json()["servers"]
+    same = ("pictures", "score_difference", "tolerance", "differences", "passed")
+    assert {name: run[name] for name in same} == {name: loaded[name] for name in same}
+    assert (run["server"], run["model"], run["version"][:6]) == (server["url"], "brightness", "1.0.0+")
+    assert run["at"] > loaded["at"]
+    assert (await here.client.get("/v1/models")).json()["golden"] == [run]
+    assert (await here.client.post("/v1/models/none/golden")).status_code == 404
+    assert (await here.client.post("/v1/models/grocery/golden")).status_code == 409  # installed, served by nobody
+    (models / "brightness" / "1.0.0").rename(models / "aside")
+    assert "its golden pictures are not here" in (await check_served_of(models, server["url"]))["error"]
+    (models / "aside").rename(models / "brightness" / "1.0.0")
+
+
+async def check_served_of(models: Path, url: str) -> dict[str, Any]:
+    client = InferenceClient(url, models)
+    try:
+        return await check_served(client, models, "brightness")
+    finally:
+        await client.close()
 
 
 class Line:

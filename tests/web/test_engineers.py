@@ -389,14 +389,22 @@ def test_replicas_that_answer_otherwise_are_shown_beside_each_other(
 ) -> None:
     facts = {"version": "1.0.0+ab", "runtime": "onnxruntime", "precision": "fp32", "fingerprint": "f" * 64}
     odd = facts | {"precision": "int8", "fingerprint": "e" * 64}
+    golden = {"passed": True, "pictures": 4, "score_difference": 0.002, "tolerance": 0.03, "at": isoformat(utcnow())}
+    installed = odd | {"name": "grocery", "golden": golden}
     told = [
-        About(url=f"http://{name}", models=({"name": HOSTILE} | said,)) for name, said in (("a", facts), ("b", odd))
+        About(url=f"http://{name}", models=({"name": HOSTILE} | said, installed), environment={"kernel": name})
+        for name, said in (("a", facts), ("b", odd))
     ]
+    failed = golden | {"server": "http://b", "version": facts["version"], "passed": False, "differences": [HOSTILE]}
+
+    async def checked(_: Servers, _models: object, name: str) -> list[dict[str, Any]]:
+        return [failed | {"model": name, "at": isoformat(utcnow())}]
 
     async def compared(_: Servers) -> list[About]:
         return [*told, About(url="http://c", error="away")]
 
     monkeypatch.setattr(Servers, "compared", compared)
+    monkeypatch.setattr(Servers, "checked", checked)
     row: dict[str, Any] = {"host": "old", "pid": 7, "started_at": utcnow(), "seen_at": utcnow()}
     row["body"] = {"cores": 0.0, "bytes": 0}  # /operations shows them to later tests
     for role, release in (("worker", "0.0.1"), ("gateway", "0.0.2")):
@@ -410,7 +418,17 @@ def test_replicas_that_answer_otherwise_are_shown_beside_each_other(
     assert shown.all_inner_texts() == [
         f"{HOSTILE}\tprecision\tfp32\t≠ int8",
         f"{HOSTILE}\tfingerprint\t{'f' * 12}\t≠ {'e' * 12}",
+        "machine, software\tkernel\ta\t≠ b",
     ]
+    expect(parity).to_contain_text("Machines and software differ in 1 fact")
+    pictures = parity.get_by_role("group", name="Golden pictures").locator("tbody tr")
+    expect(pictures.nth(3)).to_contain_text("● OK")
+    expect(pictures.nth(3)).to_contain_text("0.0020 of at most 0.03, 4 pictures")
+    text = page.page.request.get("/models/parity.txt")
+    assert text.headers["content-type"] == "text/plain; charset=utf-8"
+    assert "≠ environment kernel: http://a=a http://b=b\n" in text.text()
+    parity.get_by_role("button", name="Run now: grocery").click()
+    expect(pictures.nth(3)).to_contain_text(f"▲ Failed {HOSTILE}")
     page.page.set_viewport_size({"width": 390, "height": 900})
     assert [each["id"] for each in Axe().run(page.page, context="#parity").response["violations"]] == []
     assert page.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0

@@ -42,6 +42,8 @@ class Sources:
     #: The newest comparisons of two on the same pictures, and one of them, as GET /v1/comparisons tells them.
     comparisons: Callable[[Principal], Awaitable[list[dict[str, Any]]]] = none
     comparison: Callable[[Principal, str], Awaitable[dict[str, Any]]] = nothing
+    #: Sends a model's golden pictures through each server that serves it, as POST /v1/models/{name}/golden.
+    check_golden: Callable[[Principal, str], Awaitable[dict[str, Any]]] = nothing
     #: The service levels, as GET /v1/slo tells them.
     slo: Callable[[], Awaitable[dict[str, Any]]]
     #: What is kept, as GET /v1/storage tells it.

@@ -72,4 +72,10 @@ def routes(state: State) -> APIRouter:
     async def verify(name: str, _: Operator, version: Annotated[str | None, Query(max_length=64)] = None) -> Response:
         return reply(await doing.verify(name, version))
 
+    @router.post(
+        "/v1/models/{name}/golden", summary="Send a model's golden pictures through each server that serves it"
+    )
+    async def golden(name: str, who: Manager) -> Response:
+        return reply(await doing.check_golden(who, name))
+
     return router

@@ -15,7 +15,7 @@ from eyeline.core.errors import ConfigError, Conflict, EyelineError, InputError,
 from eyeline.core.settings import Settings
 from eyeline.core.telemetry import printable
 from eyeline.inference import rollout
-from eyeline.inference.bundles import load_named, locate, versions
+from eyeline.inference.bundles import load_named, locate, made_with, versions
 from eyeline.inference.proving import prove_apart
 from eyeline.inference.rollout import Rolled
 from eyeline.inference.servers import Servers
@@ -23,6 +23,8 @@ from eyeline.stores.results.base import Action, ResultStore
 
 #: The name under which the history of what served lies in the store, and how much of it is kept.
 HISTORY, REMEMBERED = "models/history", 200
+#: The same of what golden checks found that were asked for: the newest of each server and model.
+GOLDEN = "models/golden"
 What = Literal["model.promoted", "model.rolled_back", "model.tried_out", "model.taken_back"]
 
 
@@ -75,12 +77,28 @@ class Rollouts:
                 return {"model": name, "version": path.name, "passed": False, "detail": str(error)}
         return {"model": name, "version": path.name, "passed": True, "digest": proof.digest}
 
+    async def check_golden(self, who: Principal, name: str) -> dict[str, Any]:
+        """Send the golden pictures of a model through each server that serves it, now. Raises NotFound, Conflict."""
+        if name not in await asyncio.to_thread(locate, self._models):
+            raise NotFound(f"no model is called {printable(name, 80)!r}; see GET /v1/models")
+        async with _alone(self._changing):
+            found = await self._servers.checked(self._models, name) if self._servers else []
+            if not found:
+                raise Conflict(f"no server serves {name}: there is nothing to check")
+            rows = [row | {"by": who.name} for row in found]
+            kept = [row for row in await _kept(self._results, GOLDEN) if row["model"].partition("@")[0] != name]
+            short = [{key: row.get(key, "") for key in ("server", "model", "version", "passed")} for row in rows]
+            action = Action(what="model.checked", by=who.name, body={"model": name, "servers": short})
+            await self._results.keep_state(GOLDEN, msgspec.json.encode([*kept, *rows]), action)
+        return {"model": name, "servers": rows}
+
     async def catalogue(self) -> dict[str, Any]:
         """What is installed, what each server serves, and what was promoted by whom; for the API and the page."""
         return {
             "models": await asyncio.to_thread(_with_versions, self.settings),
             "servers": await self._servers.compared() if self._servers else [],
-            "history": await _history(self._results),
+            "golden": await _kept(self._results, GOLDEN),
+            "history": await _kept(self._results, HISTORY),
         }
 
     async def _rolled(
@@ -92,7 +110,7 @@ class Rollouts:
                 told: dict[str, Any] = {"what": what, "model": done.model, "version": done.version, "from": done.before}
                 told |= {"reason": reason} if done.sites is None else {"reason": reason, "sites": done.sites}
                 line = told | {"by": who.name, "at": isoformat(utcnow())}
-                history = [line, *await _history(self._results)][:REMEMBERED]
+                history = [line, *await _kept(self._results, HISTORY)][:REMEMBERED]
                 body = {name: value for name, value in told.items() if name != "what"}
                 kept = Action(what=what, by=who.name, body=body)
                 await self._results.keep_state(HISTORY, msgspec.json.encode(history), kept)
@@ -127,7 +145,8 @@ def _said(name: str, path: Path, _changed: int) -> dict[str, Any]:
         return {"error": str(error)}
     contract = bundle.contract
     fields = ("task", "labels", "licence", "description", "input")
-    return {"version": bundle.version} | {field: getattr(contract, field) for field in fields}
+    made = {"made_with": made_with(bundle)}
+    return {"version": bundle.version} | {field: getattr(contract, field) for field in fields} | made
 
 
 def _with_versions(settings: Settings) -> list[dict[str, Any]]:
@@ -144,7 +163,7 @@ async def _alone(lock: asyncio.Lock) -> AsyncIterator[None]:
         yield
 
 
-async def _history(results: ResultStore) -> list[dict[str, Any]]:
-    kept = await results.load_state(HISTORY)
+async def _kept(results: ResultStore, name: str) -> list[dict[str, Any]]:
+    kept = await results.load_state(name)
     found: list[dict[str, Any]] = msgspec.json.decode(kept) if kept else []
     return found

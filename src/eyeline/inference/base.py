@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -47,10 +47,26 @@ class Canary:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GoldenCheck:
+    """What a golden check found: how far a score was off at most, how far it may be, and in words what is another decision."""
+
+    pictures: int
+    score_difference: float
+    tolerance: float
+    at: str
+    differences: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether every decision is the recorded one."""
+        return not self.differences
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServedModel:
     """A model as a server answers it. `fingerprint` covers bundle digest, runtime, precision, threads and library versions;
     `outputs` maps each output's name to its shape without the batch dimension; `finite`: the server itself refuses to
-    answer NaN or infinity; `canary`: the version that is tried out in its place.
+    answer NaN or infinity; `canary`: the version that is tried out in its place; `golden`: the check before it was served.
     """
 
     contract: ModelContract
@@ -59,6 +75,7 @@ class ServedModel:
     outputs: Mapping[str, tuple[int, ...]]
     finite: bool = False
     canary: Canary | None = None
+    golden: GoldenCheck | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

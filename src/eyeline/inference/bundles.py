@@ -169,6 +169,13 @@ def read_contract(path: Path) -> ModelContract:
     return contract
 
 
+def made_with(bundle: Bundle) -> dict[str, str]:
+    """What its golden answers were recorded with, as `models import` writes it; empty where its maker did not say."""
+    provenance = tomllib.loads(bundle.read("model.toml").decode()).get("provenance", {})
+    told = provenance.get("environment", {}) if isinstance(provenance, dict) else {}
+    return {name: value for name, value in told.items() if isinstance(value, str)} if isinstance(told, dict) else {}
+
+
 def _problems(contract: ModelContract) -> Iterator[str]:
     height, width = contract.input.size
     if not _name.match(contract.name):
@@ -416,6 +423,12 @@ def versions(entry: Path) -> dict[str, Path]:
 
 def pinned(models_dir: Path, name: str, version: str) -> dict[str, str] | None:
     """File → SHA-256, by the manifest that a result's `version` names; None where no such bundle is here any more. Blocks."""
+    path = of_version(models_dir, name, version)
+    return None if path is None else _parse_manifest(path, _read(path / MANIFEST))
+
+
+def of_version(models_dir: Path, name: str, version: str) -> Path | None:
+    """Where the bundle lies that a result's `version` names; None where it is not here any more. Blocks."""
     digits = re.fullmatch(r".+\+([0-9a-f]{12})", version)
     if digits is None or not _name.match(name):
         return None
@@ -425,7 +438,7 @@ def pinned(models_dir: Path, name: str, version: str) -> dict[str, str] | None:
             manifest = path / MANIFEST
             text = _read(manifest) if manifest.is_file() else b""
             if hashlib.sha256(text).hexdigest().startswith(digits[1]):
-                return _parse_manifest(path, text)
+                return path
     return None
 
 

@@ -183,9 +183,7 @@ class InferenceClient:
 
     async def state(self) -> str:
         """Whether it is drained; empty where it cannot be. Raises InferenceUnavailable."""
-        status, body, _ = await self._get("/v2")
-        said = msgspec.json.decode(body, type=dict[str, Any]) if status == 200 else {}
-        return str(said.get("state", ""))
+        return str((await self._metadata()).get("state", ""))
 
     async def statistics(self) -> list[dict[str, Any]]:
         """What each model of the server did since it was loaded (the statistics extension). Raises InferenceUnavailable."""
@@ -195,6 +193,20 @@ class InferenceClient:
         found: list[dict[str, Any]] = msgspec.json.decode(body, type=dict[str, Any])["model_stats"]
         return found
 
+    async def environment(self) -> dict[str, str]:
+        """What it says that it computes with; one of others, or an old one, what it is. Raises InferenceUnavailable."""
+        said = await self._metadata()
+        known = {"software": f"{said['name']} {said.get('version', '')}".strip()} if "name" in said else {}
+        return known | _told(said.get("environment"))
+
+    async def refused(self) -> dict[str, str]:
+        """Models with what is wrong with them or with their newest load, in the server's words. Raises InferenceUnavailable."""
+        status, body, _ = await self._post("/v2/repository/index", b"{}")
+        rows = msgspec.json.decode(body, type=list[dict[str, Any]]) if status == 200 else []
+        return {
+            str(row.get("name")): str(row["reason"]) for row in rows if row.get("reason") not in (None, "", "unloaded")
+        }
+
     async def close(self) -> None:
         """Give back connections. Idempotent."""
         for segment in list(self._segments):
@@ -203,6 +215,11 @@ class InferenceClient:
             task.cancel()
         self._models.clear()
         self._http.close()
+
+    async def _metadata(self) -> dict[str, Any]:
+        status, body, _ = await self._get("/v2")
+        found: dict[str, Any] = msgspec.json.decode(body, type=dict[str, Any]) if status == 200 else {}
+        return found
 
     async def _infer(
         self, model: str, body: bytes, headers: dict[str, str], seconds: float
@@ -256,6 +273,7 @@ class InferenceClient:
                 outputs=served.outputs,
                 finite=True,  # our servers run a batch that gives NaN again singly, and refuse whose it is
                 canary=served.canary,
+                golden=served.golden,
             )
         status, body, _ = await self._get(f"/v2/models/{quote(name)}")
         if status != 200:
@@ -333,6 +351,12 @@ def _eyeline_parameters(body: bytes) -> str | None:
     except (msgspec.MsgspecError, LookupError, TypeError):
         return None
     return str(found)
+
+
+def _told(environment: Any) -> dict[str, str]:
+    """As far as it is as ours say it."""
+    given = environment if isinstance(environment, dict) else {}
+    return {name[:40]: value[:200] for name, value in given.items() if isinstance(value, str)}
 
 
 def _from_bundle(name: str, metadata: bytes, models_dir: Path) -> ServedModel:

@@ -3,10 +3,12 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from eyeline.core.clock import isoformat, utcnow
 from eyeline.core.errors import InferenceError, InputError
 from eyeline.core.settings import InferenceSettings
 from eyeline.core.types import Mask
 from eyeline.inference.answers import Infer, ask
+from eyeline.inference.base import GoldenCheck
 from eyeline.inference.bundles import Answer, Bundle, ExpectedClassification, ExpectedDetection, Tolerance
 from eyeline.inference.runtimes import choose, open_runtimes
 from eyeline.pipeline import masks
@@ -14,18 +16,31 @@ from eyeline.pipeline import masks
 
 def check(bundle: Bundle, infer: Infer) -> list[str]:
     """Differences in words between the recorded answers and `infer`'s, empty where every decision is the same."""
+    return list(measure(bundle, infer).differences)
+
+
+def measure(bundle: Bundle, infer: Infer) -> GoldenCheck:
+    """The check, and how far scores are off where it passes."""
     differences: list[str] = []
     flips: list[str] = []
-    threshold = bundle.contract.output.score_threshold
+    off = 0.0
+    threshold, tolerance = bundle.contract.output.score_threshold, bundle.golden.tolerance
     for expected in bundle.golden.images:
         try:
             got = ask(bundle.read(f"golden/{expected.file}"), bundle.contract, infer, expected.file)
         except (InferenceError, InputError) as error:
             differences.append(f"{expected.file}: {error}")
             continue
-        flips += _flips(expected, got, bundle.golden.tolerance)
-        differences += _differences(expected, got, bundle.golden.tolerance, threshold)
-    return (flips if len(flips) > bundle.golden.tolerance.class_flips else []) + differences
+        off = max(off, _off(expected, got, tolerance))
+        flips += _flips(expected, got, tolerance)
+        differences += _differences(expected, got, tolerance, threshold)
+    return GoldenCheck(
+        pictures=len(bundle.golden.images),
+        score_difference=round(off, 6),
+        tolerance=tolerance.score,
+        at=isoformat(utcnow()),
+        differences=(*(flips if len(flips) > tolerance.class_flips else ()), *differences),
+    )
 
 
 def check_golden(bundle: Bundle, settings: InferenceSettings | None = None) -> list[str]:
@@ -41,6 +56,13 @@ def check_golden(bundle: Bundle, settings: InferenceSettings | None = None) -> l
 def compare(expected: Answer, got: Answer, tolerance: Tolerance, threshold: float = 0.0) -> list[str]:
     """Differences of one picture in words, label flips first. Scores near `threshold` may come or go."""
     return [*_flips(expected, got, tolerance), *_differences(expected, got, tolerance, threshold)]
+
+
+def _off(expected: Answer, got: Answer, tolerance: Tolerance) -> float:
+    """By how much a score is another one at most, of what both say."""
+    pairs, _, _ = match(expected.detections, got.detections, tolerance.iou)
+    labels = (_score_of(got, wanted) - wanted.score for wanted in expected.classifications if _listed(got, wanted))
+    return max((abs(off) for off in (*labels, *(new.score - old.score for old, new in pairs))), default=0.0)
 
 
 def _flips(expected: Answer, got: Answer, tolerance: Tolerance) -> Iterator[str]:

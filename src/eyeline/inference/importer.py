@@ -39,6 +39,7 @@ from eyeline.inference.bundles import (
     versions,
     write_manifest,
 )
+from eyeline.inference.environment import of_maker
 from eyeline.inference.families import Exported, Family, Three
 from eyeline.inference.golden import check
 from eyeline.inference.runtimes import cores
@@ -494,6 +495,7 @@ def _write(
         "created": utcnow().date().isoformat(),
         "commands": [f"eyeline models import {original.path.name}"],
         "importer": f"eyeline {eyeline.__version__}",
+        "environment": of_maker(),
     }
     (part / "model.toml").write_text(tomli_w.dumps(content), encoding="utf-8")
     (part / WEIGHTS).write_bytes(weights)

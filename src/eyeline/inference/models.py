@@ -244,6 +244,7 @@ class ModelPool:
             ref=ModelRef(bundle.name, bundle.version, choice.runtime, choice.precision),
             fingerprint=fingerprint(bundle, choice),
             outputs=prepared.proof.outputs,
+            golden=prepared.proof.golden,
         )
         batcher = Batcher(
             bundle.name,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from eyeline.core.errors import InputError
 from eyeline.core.types import ModelRef
-from eyeline.inference.base import Canary
+from eyeline.inference.base import Canary, GoldenCheck
 from eyeline.pipeline.contract import ModelContract
 
 #: Length of the JSON part of a body that carries binary tensors behind it.
@@ -116,6 +116,7 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str
     outputs: dict[str, tuple[int, ...]]
     canary: Canary | None = None
+    golden: GoldenCheck | None = None
 
 
 request_decoder = msgspec.json.Decoder(InferRequest)

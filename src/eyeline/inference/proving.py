@@ -19,7 +19,7 @@ from eyeline.core.errors import ConfigError, EyelineError, InferenceError
 from eyeline.core.settings import InferenceSettings
 from eyeline.core.telemetry import configure_logging
 from eyeline.inference import golden
-from eyeline.inference.base import ModelRuntime, Tensor
+from eyeline.inference.base import GoldenCheck, ModelRuntime, Tensor
 from eyeline.inference.batcher import check_finite
 from eyeline.inference.bundles import Bundle, load_named
 from eyeline.inference.runtimes import Choice, choose, open_runtimes
@@ -33,11 +33,14 @@ PATIENCE = 900.0
 
 
 class Proof(msgspec.Struct, frozen=True):
-    """What a proof found: of which bundle, its output shapes without the batch, how many images to run together."""
+    """What a proof found: of which bundle, its output shapes without the batch, how many images to run together, and how its
+    golden pictures were answered.
+    """
 
     digest: str
     outputs: dict[str, tuple[int, ...]]
     limit: int
+    golden: GoldenCheck
 
 
 class Wanted(msgspec.Struct):
@@ -101,7 +104,8 @@ def prove(bundle: Bundle, choice: Choice, runtimes: Sequence[ModelRuntime]) -> P
     """Golden check, batches, warm-up. Raises ConfigError in words of the model, not of the runtime."""
     runtime = runtimes[0]
     try:
-        differences = golden.check(bundle, runtime.infer)
+        checked = golden.measure(bundle, runtime.infer)
+        differences = checked.differences
         if differences:
             more = f" (and {len(differences) - 3} more)" if len(differences) > 3 else ""
             raise ConfigError(
@@ -112,7 +116,7 @@ def prove(bundle: Bundle, choice: Choice, runtimes: Sequence[ModelRuntime]) -> P
         warm_up(bundle, runtimes[1:])
     except InferenceError as error:
         raise ConfigError(f"{bundle.name} {bundle.version} cannot run: {error}") from error
-    return Proof(bundle.digest, outputs, limit)
+    return Proof(bundle.digest, outputs, limit, checked)
 
 
 def warm_up(bundle: Bundle, runtimes: Sequence[ModelRuntime]) -> None:

@@ -9,7 +9,7 @@ import hmac
 import ipaddress
 import socket
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ from eyeline.inference.accelerator import watch_utilisation
 from eyeline.inference.answers import answer_of, tensor_of
 from eyeline.inference.batcher import Expired
 from eyeline.inference.batcher import Request as Waiting
+from eyeline.inference.environment import of_server
 from eyeline.inference.front import Exchange, Front, Headers
 from eyeline.inference.models import LoadedModel, ModelPool, NotReady
 from eyeline.inference.protocol import InferRequest, Served
@@ -92,7 +93,8 @@ class InferenceServer:
         await asyncio.to_thread(sweep)
         listener = _listen(self._settings.url, self._host)
         pool = ModelPool(self._settings, self._engines)
-        door = Door(pool, token=self._token)
+        environment = await asyncio.to_thread(of_server, self._settings)
+        door = Door(pool, token=self._token, environment=environment)
         front = Front(door)
         self.port = listener.getsockname()[1] if listener.family != socket.AF_UNIX else 0
         background = [asyncio.create_task(pool.load_all(self._only)), asyncio.create_task(watch_utilisation())]
@@ -150,8 +152,9 @@ def _listen_unix(path: Path) -> socket.socket:
 class Door:
     """What the front serves: infer requests straight away, the rest through routes."""
 
-    def __init__(self, pool: ModelPool, *, token: str | None = None) -> None:
+    def __init__(self, pool: ModelPool, *, environment: Mapping[str, str], token: str | None = None) -> None:
         self.pool = pool
+        self.environment = environment
         self.regions = Regions()
         self.app: ASGIApp = _routes(self)
         self._token = token
@@ -483,8 +486,8 @@ class _Pages:
         self._pool = door.pool
 
     async def server(self, _request: Request) -> Response:
-        state = self._door.state
-        return _json({"name": "eyeline", "version": eyeline.__version__, "extensions": EXTENSIONS, "state": state})
+        said = {"name": "eyeline", "version": eyeline.__version__, "extensions": EXTENSIONS, "state": self._door.state}
+        return _json(said | {"environment": self._door.environment})
 
     async def drain(self, request: Request) -> Response:
         self._door.admin(request.scope)
@@ -535,6 +538,7 @@ class _Pages:
             fingerprint=served.fingerprint,
             outputs=dict(served.outputs),
             canary=None if model.canary else self._pool.canary(model.bundle.name),
+            golden=served.golden,
         )
         return _json(
             {

@@ -1,14 +1,20 @@
 """All inference servers of `inference.url`, one by one: what each serves, and having each load a model anew."""
 
 import asyncio
-from dataclasses import dataclass, replace
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+import msgspec
 
 from eyeline.core.errors import ConfigError, InferenceUnavailable, InputError
 from eyeline.core.settings import InferenceSettings, mask
 from eyeline.core.telemetry import logger
 from eyeline.inference.client import InferenceClient
+from eyeline.inference.goldens import check_served, told
 from eyeline.inference.replicas import urls_of
 
 log = logger("inference")
@@ -28,6 +34,9 @@ class Loaded:
 class About:
     """A server, what its models are and what they did since they were loaded; `error` where it gives no answer. `state`:
     whether it is drained, empty where it cannot be.
+
+    Where servers are compared: `environment` is what it computes with, `refused` says why a model, or its newest version, is
+    not served.
     """
 
     url: str
@@ -35,6 +44,8 @@ class About:
     state: str = ""
     models: tuple[dict[str, Any], ...] = ()
     error: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 class Servers:
@@ -68,8 +79,17 @@ class Servers:
         return await asyncio.gather(*(_about(url, client) for url, client in self._clients.items()))
 
     async def compared(self) -> list[About]:
-        """The same, each model with its runtime, precision and fingerprint: whether all of them answer alike."""
+        """The same, each model with all that decides its answers, and what each server computes with."""
         return await asyncio.gather(*(_identified(url, client) for url, client in self._clients.items()))
+
+    async def checked(self, models: Path, name: str) -> list[dict[str, Any]]:
+        """Have each that serves this model (or tries out a version of it) answer the golden pictures of its bundle now.
+
+        models: the folder of bundles. Pictures go one by one, so that others have to wait for one at most.
+        """
+        few = asyncio.Semaphore(2)  # a thread each meanwhile
+        asked = (_checked(url, client, models, name, few) for url, client in self._clients.items())
+        return [row for rows in await asyncio.gather(*asked) for row in rows]
 
     async def close(self) -> None:
         """Give back connections. Idempotent."""
@@ -101,8 +121,14 @@ async def _about(url: str, client: InferenceClient) -> About:
 
 async def _identified(url: str, client: InferenceClient) -> About:
     about = await _about(url, client)
+    if about.error:
+        return about
     models = await asyncio.gather(*(_identity(client, model) for model in about.models))
-    return replace(about, models=tuple(models))
+    try:
+        environment, refused = await asyncio.gather(client.environment(), client.refused())
+    except InferenceUnavailable as error:
+        return About(url=url, id=id_of(url), error=str(error))
+    return replace(about, models=tuple(models), environment=environment, refused=refused)
 
 
 async def _identity(client: InferenceClient, model: dict[str, Any]) -> dict[str, Any]:
@@ -110,8 +136,26 @@ async def _identity(client: InferenceClient, model: dict[str, Any]) -> dict[str,
         served = await client.model(model["name"])
     except (InferenceUnavailable, ConfigError):  # gone meanwhile, or of a server that tells less
         return model
-    known = {"runtime": served.ref.runtime, "precision": served.ref.precision, "fingerprint": served.fingerprint}
-    return model | known
+    known = {
+        "runtime": served.ref.runtime,
+        "precision": served.ref.precision,
+        "fingerprint": served.fingerprint,
+        "preprocessing": hashlib.sha256(msgspec.json.encode(served.contract.input)).hexdigest(),
+    }
+    return model | known | ({"golden": told(served.golden)} if served.golden else {})
+
+
+async def _checked(
+    url: str, client: InferenceClient, models: Path, name: str, few: asyncio.Semaphore
+) -> list[dict[str, Any]]:
+    about = await _about(url, client)
+    if about.error:
+        return [{"server": url, "model": name, "passed": False, "error": about.error}]
+    addresses = [model["name"] for model in about.models if model["name"].partition("@")[0] == name]
+    async with few:
+        return [
+            {"server": url, "model": address} | await check_served(client, models, address) for address in addresses
+        ]
 
 
 def _summed(row: dict[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from eyeline.core.errors import ConfigError, InferenceError
 from eyeline.inference.answers import tensor_of
 from eyeline.inference.base import ModelRuntime, Tensor
 from eyeline.inference.bundles import Bundle
+from eyeline.inference.environment import processor
 from eyeline.inference.golden import check
 from eyeline.inference.runtimes import RUNTIMES, TUNED, Choice, cores, open_runtimes
 
@@ -269,7 +270,7 @@ def _write(path: Path, tuning: Tuning) -> None:
         "instances": chosen.instances,
         "batch": chosen.batch,
         "measured_at": isoformat(utcnow()),
-        "machine": {"processor": _processor(), "cores": cores(), "architecture": platform.machine()},
+        "machine": {"processor": processor(), "cores": cores(), "architecture": platform.machine()},
         "libraries": [RUNTIMES.load(name).version() for name in dict.fromkeys(_measured_runtimes(tuning))],
         "measured": [{name: value for name, value in asdict(row).items() if value is not None} for row in tuning.rows],
     }
@@ -285,11 +286,3 @@ def _write(path: Path, tuning: Tuning) -> None:
 
 def _measured_runtimes(tuning: Tuning) -> list[str]:
     return [row.runtime for row in tuning.rows if row.images_per_second is not None]
-
-
-def _processor() -> str:
-    """The CPU's name, where the system tells."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, "") or platform.processor() or "unknown"

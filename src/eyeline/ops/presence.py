@@ -8,6 +8,8 @@ import math
 import os
 import socket
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import psutil
 
@@ -25,11 +27,16 @@ LOOK = 2.0
 
 
 class Presence:
-    """A service beside a role, over the role's own store. `work`: what of it can be drained."""
+    """A service beside a role, over the role's own store. `work`: what of it can be drained; `more`: what else it says of itself,
+    the same every time.
+    """
 
-    def __init__(self, results: ResultStore, role: str, work: Drainable | None = None) -> None:
+    def __init__(
+        self, results: ResultStore, role: str, work: Drainable | None = None, *, more: Mapping[str, Any] | None = None
+    ) -> None:
         self._results = results
         self._work = work
+        self._more = dict(more or {})
         self._role = os.environ.get("EYELINE_ROLE", role)
         self._host = socket.gethostname()
         self._process = psutil.Process()
@@ -80,7 +87,7 @@ class Presence:
             version=__version__,
             started_at=self._since,
             seen_at=utcnow(),
-            body={"cores": round(share, 3), "bytes": self._process.memory_info().rss} | work,
+            body=self._more | {"cores": round(share, 3), "bytes": self._process.memory_info().rss} | work,
         )
 
     def _seconds(self) -> float:

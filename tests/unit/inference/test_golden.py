@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from eyeline.inference import golden
-from eyeline.inference.base import Tensor
+from eyeline.inference.base import ModelRuntime, Tensor
 from eyeline.inference.bundles import (
     Answer,
     ExpectedClassification,
@@ -75,7 +76,22 @@ def test_a_score_beyond_tolerance_is_a_difference() -> None:
 def test_the_golden_set_passes_on_the_runtime_that_serves(tmp_path: Path) -> None:
     for path in (write_brightness_bundle(tmp_path), write_box_bundle(tmp_path)):
         bundle = load_bundle(path)
-        assert golden.check(bundle, open_runtimes(bundle, Choice())[0].infer) == []
+        found = golden.measure(bundle, open_runtimes(bundle, Choice())[0].infer)
+        assert (found.passed, found.pictures, found.tolerance) == (True, 4, 0.01)
+        assert found.score_difference < 0.001
+
+
+def test_how_far_scores_are_off_is_told_of_boxes_and_labels(tmp_path: Path) -> None:
+    for path in (write_brightness_bundle(tmp_path), write_box_bundle(tmp_path)):
+        bundle = load_bundle(path)
+        runtime = open_runtimes(bundle, Choice())[0]
+
+        def darker(inputs: Mapping[str, Tensor], runtime: ModelRuntime = runtime) -> dict[str, Tensor]:
+            return runtime.infer({name: np.maximum(value, 26) - 26 for name, value in inputs.items()})
+
+        found = golden.measure(bundle, darker)
+        assert not found.passed
+        assert found.score_difference == pytest.approx(26 / 255, abs=0.001)
 
 
 def test_wrong_preprocessing_fails_the_golden_check(tmp_path: Path) -> None:

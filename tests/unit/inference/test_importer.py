@@ -11,7 +11,7 @@ from PIL import Image
 
 from eyeline.core.errors import ConfigError
 from eyeline.inference import samples
-from eyeline.inference.bundles import load_bundle, locate
+from eyeline.inference.bundles import load_bundle, locate, made_with
 from eyeline.inference.importer import Imported, import_model
 from eyeline.inference.runtimes.onnxruntime import OnnxRuntime
 from tests.unit.inference import tiny_models as tiny
@@ -104,6 +104,8 @@ def test_the_bundle_is_whole_and_small(tmp_path: Path, models: Path, images: Pat
     assert "colour" not in (bundle.path / "card.md").read_text()
     provenance = tomllib.loads((bundle.path / "model.toml").read_text())["provenance"]
     assert provenance["source"] == "c.onnx"
+    assert made_with(bundle)["numpy"] == np.__version__
+    assert "host" not in made_with(bundle)
 
 
 def test_nothing_is_left_of_a_refused_import(tmp_path: Path, models: Path, images: Path) -> None:

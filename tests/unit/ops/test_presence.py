@@ -62,7 +62,8 @@ async def until(what: Callable[[], object]) -> None:
 
 async def test_it_hears_that_it_is_to_be_drained_and_says_how_far_it_is(results: ResultStore) -> None:
     work = Work()
-    me = Presence(results, "worker", work)
+    me = Presence(results, "worker", work, more={"environment": {"numpy": "2.4"}})
+    assert me.row().body["environment"] == {"numpy": "2.4"}
 
     async def says(state: str, in_hand: int) -> None:
         async with asyncio.timeout(20):

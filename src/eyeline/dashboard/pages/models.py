@@ -14,7 +14,7 @@ from eyeline.core.clock import parse_time, utcnow
 from eyeline.core.errors import InputError
 from eyeline.core.pages import Page, principal_of
 from eyeline.core.types import VerdictKind
-from eyeline.dashboard.parity import parity, releases
+from eyeline.dashboard.pages.parity import ParityPart
 from eyeline.dashboard.shell import Room, Shell, form_of
 from eyeline.inference.rollout import askable
 from eyeline.stores.results.base import Matches, ResultQuery
@@ -25,15 +25,16 @@ STATES = {"live": "serving"}
 DAYS = 7
 #: What a version costs and how often it is doubted is read from so many of its newest results of a day.
 NEWEST, DAY = 200, timedelta(days=1)
-#: A process that did not report for so long (seconds) is not compared.
-SILENT = 60.0
 
 
 def _pages(shell: Shell) -> Sequence[Page]:
-    page = ModelsPage(shell)
+    parity = ParityPart(shell)
+    page = ModelsPage(shell, parity)
     post = {"room": "models", "methods": ("POST",), "right": "manage"}
     return (
         shell.page("/models", page.show, room="models"),
+        shell.page("/models/parity.txt", parity.text, room="models"),
+        shell.page("/models/{name}/golden", parity.check, **post),  # type: ignore[arg-type]
         shell.page("/models/{name}/canary", page.try_out, **post),  # type: ignore[arg-type]
         shell.page("/models/{name}/canary/end", page.take_back, **post),  # type: ignore[arg-type]
     )
@@ -120,8 +121,9 @@ class ModelView:
 class ModelsPage:
     """GET /models, and the forms on it."""
 
-    def __init__(self, shell: Shell) -> None:
+    def __init__(self, shell: Shell, parity: ParityPart) -> None:
         self._shell = shell
+        self._parity = parity
         self._sites = [site.name for site in shell.sources.settings.sites]
 
     async def show(self, request: Request) -> Response:
@@ -152,8 +154,7 @@ class ModelsPage:
             comparisons=comparisons,
             choices=await asyncio.to_thread(askable, self._shell.sources.settings) if who.may("operate") else [],
             seen=[site for site in self._sites if who.sees(site)],
-            parity=parity(told.get("servers", [])),
-            releases=await self._releases(),
+            **await self._parity.view(told),
             may_check=who.may("operate"),
             may_change=who.may("manage"),
         )
@@ -211,10 +212,6 @@ class ModelsPage:
             milliseconds=1000 * sum(took) / len(took) if took else None,
             reviewed=len(doubted) / max(1, len(found)),
         )
-
-    async def _releases(self) -> dict[str, list[str]]:
-        now, rows = utcnow(), await self._shell.sources.results.replicas()
-        return releases((row.id, row.version) for row in rows if (now - row.seen_at).total_seconds() < SILENT)
 
 
 def _confirmed(name: str, form: Mapping[str, str]) -> str:
