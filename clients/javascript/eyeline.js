@@ -165,6 +165,7 @@
  * @property {Date | string} [since]
  * @property {Date | string} [until]
  * @property {string} [q]
+ * @property {"newest" | "oldest"} [order]
  */
 
 /**

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypedDict, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar
 
 import msgspec
 
@@ -103,6 +103,7 @@ class Filters(TypedDict, total=False):
     since: datetime
     until: datetime
     q: str
+    order: Literal["newest", "oldest"]
 
 
 class Scope(TypedDict, total=False):
