@@ -274,7 +274,7 @@ async def test_one_that_is_drained_finishes_what_it_has_takes_nothing_new_and_co
         await asyncio.sleep(2 * WAIT)  # a receive would have come back with it
         stats = await plant.queue.stats()
         assert (stats.depth, stats.in_flight) == (len(jobs) - len(done), 0)
-        assert stats.depth > 1
+        assert stats.depth >= 1
         worker.drain(wanted=False)
         assert {(await plant.result(job)).status for job in jobs} == {"completed"}
         assert not await drained()

@@ -26,9 +26,9 @@ THOUSAND_ROWS = 26_500  # of which their ids, which nothing compresses, are 16,0
 LONGEST_TASK = 0.05  # seconds of CPU
 #: Seconds of CPU until a wall of two hundred is first painted, and for a verdict until the next picture stands.
 FIRST_PAINT, NEXT_PICTURE = 0.4, 0.1
-ROWS, VERDICTS = 1000, 12
+ROWS, VERDICTS = 1000, 8
 A_MINUTE = 300
-SECONDS = 8
+SECONDS = 5
 #: Of a wall that is on for long: bytes of its scripts' heap, the share of its nodes, and what a browser opens to one server.
 GROWTH, NODES, CONNECTIONS = 2_000_000, 0.05, 7
 TOGETHER = 50  # pictures that are kept at once
