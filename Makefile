@@ -49,7 +49,7 @@ demo: $(VENV)/runtime ## all of it, live, with two belts and a line (FOR=30: 30 
 
 test: $(VENV)/test ## all tests, in at most 12 minutes on two cores
 	@failed=0; \
-	$(BIN)/pytest -q -n 5 --dist loadscope --no-loadscope-reorder tests/chaos tests/benchmark tests/e2e tests/contract tests/unit || failed=1; \
+	$(BIN)/pytest -q -n 4 --dist loadscope --no-loadscope-reorder tests/chaos tests/benchmark tests/e2e tests/contract tests/unit || failed=1; \
 	$(BIN)/pytest -q -n 3 --dist loadscope tests/web || failed=1; \
 	exit $$failed
 
@@ -75,7 +75,7 @@ looks: $(VENV)/test ## the pictures that tests compare pages with, made anew (ne
 	$(BIN)/python -m tests.web.look
 
 soak: $(VENV)/soak ## the long forms: kills, servers away, whole belts, a million audit records, real tiles
-	$(BIN)/pytest -q -m soak --timeout 7200 tests/chaos tests/unit/ops/audit tests/e2e/test_items_on_belts.py tests/benchmark \
+	$(BIN)/pytest -q -m soak --timeout 7200 tests/chaos tests/unit/ops/audit tests/e2e/test_items_on_belts.py tests/e2e/test_stores_of_a_cluster.py tests/benchmark \
 	  tests/e2e/test_anomaly_real.py tests/contract
 	$(BIN)/pytest -q -m soak --timeout 7200 tests/web
 

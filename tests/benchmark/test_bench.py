@@ -18,7 +18,7 @@ def test_bench_measures_limit_service_and_naive_in_one_run(tmp_path: Path) -> No
     (tmp_path / "images").mkdir()
     for number in range(8):
         (tmp_path / "images" / f"{number}.jpg").write_bytes(jpeg(640, 360, 60 + 20 * number))
-    words = ("bench", "--model", "brightness", "--models-dir", "models", "--images", "images", "--seconds", "0.5")
+    words = ("bench", "--model", "brightness", "--models-dir", "models", "--images", "images", "--seconds", "0.25")
     done = subprocess.run(
         [sys.executable, "-m", "eyeline", *words, "--json", "bench.json", "--chart", "bench.png"],
         cwd=tmp_path,

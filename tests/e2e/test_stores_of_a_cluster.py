@@ -63,6 +63,7 @@ def test_a_hundred_images_have_one_result_each_and_the_event_log_shows_them_all(
         assert sorted(str(event["id"]) for event in events(client, IMAGES)) == sorted(sent)
 
 
+@pytest.mark.soak
 def test_all_images_go_through_the_other_worker_while_one_is_drained(system: RunningSystem) -> None:
     def worker(role: str) -> dict[str, Any] | None:
         """As it says of itself, once it has."""

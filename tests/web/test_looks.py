@@ -39,7 +39,7 @@ def seen(browser: Browser, still: Still) -> Iterator[Eye]:
 
 
 #: What `make test` compares; `make soak` compares all of them.
-SHORT = ("live", "live-narrow", "alerts", "review-dark", "record", "record-print", "operations", "rule-narrow")
+SHORT = ("live", "alerts", "review-dark", "record-print", "operations", "rule-narrow")
 
 
 @pytest.mark.parametrize(
