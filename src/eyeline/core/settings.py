@@ -118,7 +118,9 @@ class InferenceSettings(Section):
     providers: list[Literal["cpu", "cuda", "tensorrt"]] = Field(
         ["cpu"], description="ONNX Runtime's execution providers, the first that is there"
     )
-    instances: int = Field(0, ge=0, description="model instances side by side; 0 is one for each core")
+    instances: int = Field(
+        0, ge=0, description="model instances side by side; 0 is one for each core, on an accelerator two"
+    )
     max_queue: int = Field(256, gt=0, description="requests that may wait for each model")
     max_delay: float = Field(0.0, ge=0, description="seconds a batch may wait to fill; 0 adds none")
     token: SecretStr | None = Field(

@@ -14,7 +14,7 @@ async def watch_utilisation() -> None:
 
     Where there is no driver or no `nvidia-ml-py` the gauge never appears, and the service levels say "not measured".
     """
-    library = await asyncio.to_thread(_library)
+    library = await asyncio.to_thread(nvidia)
     if library is None:
         return
     while True:
@@ -23,7 +23,8 @@ async def watch_utilisation() -> None:
         await asyncio.sleep(PAUSE)
 
 
-def _library() -> Any | None:
+def nvidia() -> Any | None:
+    """NVIDIA's management library, begun; None where it, the driver or a device is missing."""
     try:
         import pynvml  # noqa: PLC0415 - an extra: pip install 'eyeline[gpu]'
     except ModuleNotFoundError:

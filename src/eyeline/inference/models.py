@@ -228,7 +228,7 @@ class ModelPool:
             if proof is None:
                 proof = prove(bundle, choice, runtimes)
             else:
-                warm_up(bundle, runtimes)
+                warm_up(bundle, choice, runtimes, proof.limit)
         except BaseException as error:
             for runtime in runtimes:
                 runtime.close()

@@ -113,16 +113,19 @@ def prove(bundle: Bundle, choice: Choice, runtimes: Sequence[ModelRuntime]) -> P
                 f"{'; '.join(differences[:3])}{more}"
             )
         outputs, limit = _measured(bundle, choice, runtime)
-        warm_up(bundle, runtimes[1:])
+        warm_up(bundle, choice, runtimes, limit)
     except InferenceError as error:
         raise ConfigError(f"{bundle.name} {bundle.version} cannot run: {error}") from error
     return Proof(bundle.digest, outputs, limit, checked)
 
 
-def warm_up(bundle: Bundle, runtimes: Sequence[ModelRuntime]) -> None:
-    """The first run of each instance, which is slow. Raises InferenceError."""
+def warm_up(bundle: Bundle, choice: Choice, runtimes: Sequence[ModelRuntime], limit: int) -> None:
+    """The first runs, which are slow: of each instance, and on an accelerator of each batch size. Raises InferenceError."""
     for runtime in runtimes:
         runtime.infer(_noise(bundle, 1))
+    if choice.accelerated:  # what is prepared for a size, all instances share
+        for size in range(2, limit + 1):
+            runtimes[0].infer(_noise(bundle, size))
 
 
 def _measured(bundle: Bundle, choice: Choice, runtime: ModelRuntime) -> tuple[dict[str, tuple[int, ...]], int]:
@@ -170,7 +173,7 @@ Clock = Callable[[], float]
 
 def _clock(choice: Choice) -> Clock:
     """CPU time where the calling thread does all the work, so that a busy machine does not blur the measurement."""
-    alone = choice.runtime == "onnxruntime" and choice.threads == 1 and choice.providers == ("cpu",)
+    alone = choice.runtime == "onnxruntime" and choice.threads == 1 and not choice.accelerated
     return time.thread_time if alone else time.perf_counter
 
 

@@ -32,6 +32,11 @@ class Choice:
     providers: tuple[Provider, ...] = ("cpu",)
     engines: Path | None = None
 
+    @property
+    def accelerated(self) -> bool:
+        """Whether anything but the processor is asked for."""
+        return self.providers != ("cpu",)
+
 
 class Tuned(msgspec.Struct, frozen=True):
     """The part of a bundle's `tuned.toml` that serving needs."""
@@ -82,7 +87,7 @@ def choose(bundle: Bundle, settings: InferenceSettings, engines: Path | None = N
     plain = Choice(providers=providers, engines=engines, instances=settings.instances or _instances(providers))
     if settings.runtime != "auto":
         return replace(plain, runtime=settings.runtime)
-    tuned = read_tuned(bundle.path) if providers == ("cpu",) else None
+    tuned = None if plain.accelerated else read_tuned(bundle.path)
     if tuned is None or not _possible(tuned):
         return plain
     return replace(

@@ -131,9 +131,10 @@ def percentile(values: Sequence[float], share: float) -> float | None:
 # ---------------------------------------------------------------- (b) Eyeline
 @dataclass(frozen=True)
 class System:
-    """A running `eyeline up`: its address and its supervisor's pid."""
+    """A running `eyeline up`: its address, its inference server's, and its supervisor's pid."""
 
     url: str
+    inference: str
     pid: int
     pipeline: str
 
@@ -153,21 +154,22 @@ class System:
 
 @contextlib.asynccontextmanager
 async def running(plan: BenchPlan, folder: Path, more: Mapping[str, Any] | None = None) -> AsyncIterator[System]:
-    """`eyeline up` on an empty data folder, ready to answer. `more` settings stand over those of the plan."""
+    """`eyeline up` on an empty data folder, ready to answer. `more` settings stand over those of the plan, section by section."""
     port, inference_port = two_free_ports()
     config = folder / "eyeline.toml"
-    settings = {
+    settings: dict[str, Any] = {
         "data_dir": str(folder / "data"),
         "log_level": "warning",
         "gateway": {"port": port},
         "inference": {"url": f"http://127.0.0.1:{inference_port}", "models": str(plan.models_dir.resolve())},
         "pipelines": [{"name": "bench", "steps": [{"name": "bench", "model": plan.model}]}],
-        **(more or {}),
     }
+    for name, value in (more or {}).items():
+        settings[name] = settings.get(name, {}) | value if isinstance(value, Mapping) else value
     config.write_text(tomli_w.dumps(settings))
     async with own_system(config) as process:
         await _until_ready(f"http://127.0.0.1:{port}", process)
-        yield System(f"http://127.0.0.1:{port}", process.pid, "bench")
+        yield System(f"http://127.0.0.1:{port}", settings["inference"]["url"], process.pid, "bench")
 
 
 async def _until_ready(url: str, process: asyncio.subprocess.Process) -> None:
