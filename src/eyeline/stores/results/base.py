@@ -1,5 +1,6 @@
 """The promise of the result store: jobs, results, the event log and what alerts and cameras keep, in one database."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -182,6 +183,11 @@ class Decided:
     alert: AlertRow | None
     outcome: Literal["changed", "unchanged", "conflict", "unknown"]
     why: str = ""
+
+
+def off_state(channel: str, url: str) -> str:
+    """The state that says since when and why a channel is switched off (empty: it is on). It is about this address."""
+    return f"alerts/off/{channel}/{hashlib.sha256(url.encode()).hexdigest()[:16]}"
 
 
 #: The state in which the alert engine keeps when it looked last (RFC 3339).
