@@ -908,6 +908,10 @@ class ResultStore(Reviews, Retaining, Protocol):
         """Keep a named blob of state, and the action that changed it, in one transaction."""
         ...
 
+    async def replace_state(self, name: str, before: bytes | None, value: bytes, action: Action) -> bool:
+        """Likewise, where it is still as it was loaded. False, and nothing is kept, where somebody else changed it meanwhile."""
+        ...
+
     async def line(self) -> list[LineRow]:
         """The line of unfinished jobs by site and lane."""
         ...
