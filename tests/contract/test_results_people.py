@@ -199,6 +199,20 @@ async def test_a_state_is_kept_with_the_action_that_changed_it(store: ResultStor
     assert [one["by"] for one in await actions(store)] == ["ana", "ana"]
 
 
+async def test_of_two_who_change_a_state_at_once_one_does(store: ResultStore) -> None:
+    for before in (None, b"1"):
+        values = {b"2": Action(what="compare", by="ana"), b"3": Action(what="compare", by="ben")}
+        done = await asyncio.gather(
+            *(store.replace_state("models/comparisons", before, value, action) for value, action in values.items())
+        )
+        assert sorted(done) == [False, True]
+        [kept] = [value for value, did in zip(values, done, strict=True) if did]
+        assert await store.load_state("models/comparisons") == kept
+        assert (await actions(store))[-1]["by"] == values[kept].by
+        await store.keep_state("models/comparisons", b"1", Action(what="compare"))
+    assert len(await actions(store)) == 4
+
+
 async def test_the_line_is_counted_by_site_and_lane(store: ResultStore) -> None:
     jobs = [make_job(1), make_job(2, lane="bulk"), make_job(3, received=NOON + timedelta(seconds=9))]
     await store.keep_jobs([NewJob(job=job) for job in [*jobs, make_job(4)]])

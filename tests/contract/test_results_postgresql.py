@@ -1,9 +1,12 @@
 """What several writers, a restart and two upgrades at once do to a result store in PostgreSQL: nothing that is seen."""
 
 import asyncio
+import re
+import shlex
 import threading
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +22,15 @@ from eyeline.stores.results.base import NewJob, ResultQuery
 from eyeline.stores.results.postgresql import PostgresqlResults
 from eyeline.stores.results.schema import metadata
 from eyeline.stores.results.upgrade import HEAD, current, differences
-from tests.contract.servers import Postgres, emptied_database, free_port, guarded, new_database, password
+from tests.contract.servers import (
+    Postgres,
+    emptied_database,
+    free_port,
+    guarded,
+    new_database,
+    password,
+    postgres_program,
+)
 from tests.contract.test_results import make_job, make_result
 
 
@@ -47,6 +58,35 @@ async def test_a_password_lets_us_in_and_a_wrong_one_is_told_without_it(url: str
         assert not caught.value.transient
         assert "CANARY" not in str(caught.value)
     await stranger.close()
+
+
+async def test_a_dump_restores_as_the_documentation_says(store: PostgresqlResults, url: str, tmp_path: Path) -> None:
+    waits, result = make_job(1), make_result(make_job(2))
+    await store.keep_jobs([NewJob(job=waits)])
+    await store.mark_enqueued([waits.id])
+    await store.save_many([result])
+    await Sealer(store).seal_all()
+    server, _, name = url.rpartition("/")
+    said = (Path(__file__).parents[2] / "docs/backends/results-postgresql.md").read_text()
+    commands = re.findall(r"^(?:pg_dump|createdb|pg_restore) .*$", said, re.MULTILINE)
+    assert [line.split()[0] for line in commands] == ["pg_dump", "createdb", "pg_restore"]
+    for line in commands:
+        told = line.replace("$SERVER", f"{server}/postgres").replace("$DATABASE", url)
+        told = told.replace("$RESTORED", f"{server}/{name}r").replace(" restored ", f" {name}r ")
+        program, *words = shlex.split(told, comments=True)
+        process = await asyncio.create_subprocess_exec(postgres_program(program), *words, cwd=tmp_path)
+        assert await process.wait() == 0, told
+    restored = PostgresqlResults(f"{server}/{name}r")
+    await restored.upgrade()
+    report = await verify(restored)
+    assert (report.problems, report.records, report.unsealed) == ([], 1, 0)
+    assert await restored.get(result.id) == await store.get(result.id) is not None
+    assert [job.id for job in await restored.long_queued(-60.0, "", 10)] == [waits.id]
+    assert await restored.save_many([make_result(make_job(3))])  # the numbers go on where they were
+    events = await restored.tail(0, 10)
+    assert [event.seq for event in events] == sorted({event.seq for event in events})
+    assert len(events) == 2
+    await restored.close()
 
 
 class Slow(PostgresqlResults):

@@ -21,6 +21,7 @@ from eyeline.alerts.channels.webhook import WebhookChannel
 from eyeline.alerts.outputs import REFUSALS, OutputService
 from eyeline.alerts.sender import AT_ONCE, SCHEDULE, Sender
 from eyeline.alerts.service import AlertService
+from eyeline.alerts.switch import Switched
 from eyeline.core.clock import utcnow
 from eyeline.core.errors import ChannelError, ConfigError
 from eyeline.core.ids import uuid7
@@ -116,6 +117,16 @@ async def test_a_verifier_written_by_others_accepts_the_signature(receiver: Rece
         Webhook(SECRET).verify(body, late)
 
 
+async def test_while_a_secret_is_replaced_both_are_accepted(receiver: Receiver) -> None:
+    new = "whsec_" + base64.b64encode(bytes(range(32, 64))).decode()
+    await send(open_channel(settings(receiver.url, secret=SecretStr(f"{new} {SECRET}"))))
+    [(headers, body)] = receiver.got
+    lower = {name.lower(): value for name, value in headers.items()}
+    assert [bool(Webhook(secret).verify(body, lower)) for secret in (SECRET, new)] == [True, True]
+    with pytest.raises(WebhookVerificationError):
+        Webhook("whsec_" + base64.b64encode(bytes(32)).decode()).verify(body, lower)
+
+
 async def test_without_a_secret_nothing_is_signed(receiver: Receiver) -> None:
     await send(open_channel(settings(receiver.url, secret=None)))
     assert "webhook-signature" not in {name.lower() for name in receiver.got[0][0]}
@@ -189,12 +200,12 @@ async def test_a_private_address_needs_its_range(receiver: Receiver) -> None:
 
 
 @pytest.mark.parametrize(
-    "secret", ["whsec_!!!", "whsec_c2hvcnQ=", "whsec_" + base64.b64encode(bytes(range(65))).decode()]
+    "secret", ["", "whsec_!!!", f"{SECRET} whsec_c2hvcnQ=", "whsec_" + base64.b64encode(bytes(range(65))).decode()]
 )
 def test_a_secret_that_is_none_is_refused_and_not_shown(secret: str) -> None:
     with pytest.raises(ConfigError, match="24 to 64") as caught:
         open_channel(settings("https://example.com/hook", secret=SecretStr(secret)))
-    assert secret.removeprefix("whsec_") not in str(caught.value)
+    assert not secret or secret.removeprefix("whsec_") not in str(caught.value)
 
 
 def test_an_unknown_kind_of_channel_names_the_known_ones() -> None:
@@ -258,16 +269,39 @@ async def test_after_the_last_try_a_delivery_has_failed(store: ResultStore, rece
     await channel.close()
 
 
-async def test_gone_is_not_tried_again_and_an_unknown_channel_is_said(store: ResultStore, receiver: Receiver) -> None:
-    receiver.answer = status(410)
-    channel = open_channel(settings(receiver.url))
+async def test_gone_switches_the_channel_off_until_a_test_arrives_and_an_unknown_channel_is_said(
+    store: ResultStore, receiver: Receiver
+) -> None:
+    here, elsewhere = settings(receiver.url), settings(f"{receiver.url}/new")
+    channel = Switched(open_channel(here), here, store)
     sender = Sender({"ops": channel}, store)
-    await keep(store, a_delivery(), a_delivery(channel="nobody"))
-    await sender.look()
-    await sender.settled()
-    rows = {row.channel: row for row in await store.list_deliveries("alert")}
-    assert {row.state for row in rows.values()} == {"failed"}
-    assert rows["nobody"].last_error == "no channel 'nobody'; there are: ops"
+
+    async def sent(*rows: DeliveryRow) -> list[DeliveryRow]:
+        await keep(store, *rows)
+        await sender.look()
+        await sender.settled()
+        return [found for row in rows if (found := await store.get_delivery(row.id))]
+
+    receiver.answer = status(410)
+    rows = await sent(a_delivery(), a_delivery(), a_delivery(channel="nobody"))
+    assert [row.state for row in rows] == ["failed"] * 3
+    assert rows[2].last_error == "no channel 'nobody'; there are: ops"
+    assert rows[0].last_error == rows[1].last_error
+    assert "410 Gone" in (rows[0].last_error or "")
+    assert "send it a test" in (rows[0].last_error or "")
+    receiver.got.clear()
+    receiver.answer = None
+    [row] = await sent(a_delivery())
+    assert (row.state, row.last_error, receiver.got) == ("failed", rows[0].last_error, [])
+    await send(Switched(open_channel(elsewhere), elsewhere, store))  # another address is another receiver
+    [test] = await sent(a_delivery(kind="test"))
+    [row] = await sent(a_delivery())
+    assert (test.state, row.state) == ("delivered", "delivered")
+    actions = await store.actions(utcnow() - timedelta(minutes=1), utcnow() + timedelta(minutes=1), 10)
+    assert [(each["what"], each["name"], each["by"]) for each in actions] == [
+        ("channel.off", "ops", ""), ("channel.on", "ops", ""),
+    ]  # fmt: skip
+    assert actions[1]["delivery"] == test.id
     await channel.close()
 
 

@@ -5,11 +5,12 @@ from collections.abc import Collection, Sequence
 
 from eyeline.alerts.book import RuleBook
 from eyeline.alerts.channels import LOG, open_channel
-from eyeline.alerts.channels.base import Pictures, no_picture
+from eyeline.alerts.channels.base import Channel, Pictures, no_picture
 from eyeline.alerts.engine import AlertEngine
 from eyeline.alerts.outputs import output_channel
 from eyeline.alerts.policy import Policy
 from eyeline.alerts.sender import Sender
+from eyeline.alerts.switch import Switched
 from eyeline.alerts.upkeep import Upkeep
 from eyeline.core.errors import BackendError
 from eyeline.core.retry import backoff
@@ -46,7 +47,9 @@ class AlertService:
         self._results = results
         self._book = RuleBook(settings, results)
         self._engine = AlertEngine([], results, cameras=cameras, reload=self._book.rules)
-        self._channels = {name: open_channel(channel, pictures) for name, channel in defined.items()}
+        self._channels: dict[str, Channel] = {
+            name: Switched(open_channel(channel, pictures), channel, results) for name, channel in defined.items()
+        }
         # what an output set aside is sent again by hand
         self._channels |= {each.name: output_channel(each) for each in outputs if not each.url.startswith("file:")}
         self._upkeep = Upkeep(policy, results, self._wake)

@@ -165,7 +165,7 @@ class CameraAgent:
 
     async def _admit(self, frame: Frame, *, live: bool) -> None:
         """A frame for whoever asked for it; any other by the gate. A folder has no health: its pictures may be anything."""
-        captures = self._captures.take()
+        captures = self._captures.take(frame, live=live)
         work = self._watch.work(gate=not captures and not self._settings.only_triggered, health=live)
         passes = await self._on_disk(partial(self._watch.see, frame, work)) if work else True
         if captures:

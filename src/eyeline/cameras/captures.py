@@ -8,12 +8,13 @@ lost one is known to who waits for it.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
-from eyeline.cameras.base import Asked
+from eyeline.cameras.base import Asked, Frame
 from eyeline.cameras.delivery import Delivery
+from eyeline.core.clock import utcnow
 from eyeline.core.errors import CameraError
 from eyeline.core.retry import backoff
 from eyeline.core.telemetry import logger
@@ -28,10 +29,11 @@ MOST = 64
 
 @dataclass(frozen=True)
 class Capture:
-    """A wanted frame; `until` on the monotonic clock."""
+    """A wanted frame; `heard` by the clock that frames are captured by, `until` on the monotonic one."""
 
     id: str
     ref: str | None
+    heard: datetime
     until: float
 
 
@@ -43,21 +45,24 @@ class Captures:
         self._delivery = delivery
         self._path = folder / "captures.after"
         self._waiting: list[Capture] = []
-        #: Called when somebody began to wait.
-        self.wanted: Callable[[], None] = lambda: None
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
     def add(self, asked: Asked) -> None:
         """Someone wants the next frame."""
-        self._waiting = [*self._waiting, Capture(asked.id, asked.ref, time.monotonic() + asked.expires_in)][-MOST:]
-        self.wanted()
+        heard = Capture(asked.id, asked.ref, utcnow(), time.monotonic() + asked.expires_in)
+        self._waiting = [*self._waiting, heard][-MOST:]
 
-    def take(self) -> list[Capture]:
-        """Those for whom the frame at hand is the next one. Who has gone meanwhile gets none."""
-        waiting, self._waiting = self._waiting, []
-        return [capture for capture in waiting if capture.until > time.monotonic()]
+    def take(self, frame: Frame, *, live: bool) -> list[Capture]:
+        """Those for whom this frame is the next one. Who has gone meanwhile gets none; and none gets a live frame that was
+        captured before it was asked for and came late: it shows what stood there before.
+        """
+        now = time.monotonic()
+        waiting = [capture for capture in self._waiting if capture.until > now]
+        early = [capture for capture in waiting if live and frame.captured_at < capture.heard]
+        self._waiting = early
+        return [capture for capture in waiting if capture not in early]
 
     async def ask(self) -> None:
         """Ask the gateway for ever."""

@@ -82,6 +82,7 @@ class _Playback:
         self._index = 0
         self._due = 0.0
         self.taken = 0
+        self._live = live
         self._start = utcnow() if live else self._recorded(capture)
 
     def next(self) -> Frame | None:
@@ -103,6 +104,8 @@ class _Playback:
         return None
 
     def _frame(self, pixels: Any, position: float, origin: str | None) -> Frame:
+        if self._live:  # one that falls behind plays on from now: its frames do not grow older and older
+            self._start = max(self._start, utcnow() - timedelta(seconds=position))
         captured_at = self._start + timedelta(seconds=position)
         meta = {"position": f"{position:.3f}", "lap": str(self._lap)}
         data = simplejpeg.encode_jpeg(

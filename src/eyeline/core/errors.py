@@ -131,11 +131,14 @@ class InferenceUnavailable(BackendError):
 
 
 class ChannelError(BackendError):
-    """A notification could not be delivered. `refused`: the other side answered, and it was this one that it did not want."""
+    """A notification could not be delivered. `refused`: the other side answered, and it was this one that it did not want;
+    `gone`: it wants none any more.
+    """
 
-    def __init__(self, message: str, *, transient: bool = True, refused: bool = False) -> None:
+    def __init__(self, message: str, *, transient: bool = True, refused: bool = False, gone: bool = False) -> None:
         super().__init__(message, transient=transient)
         self.refused = refused
+        self.gone = gone
 
 
 class CameraError(BackendError):

@@ -408,7 +408,9 @@ class ChannelSettings(Section):
     name: Name = Field(description="what rules call it in `notify`")
     url: str = Field(description="https:// or http:// (webhook), smtp:// or smtps://, mqtt:// or mqtts://, apprise:…")
     secret: SecretStr | None = Field(
-        None, description="webhooks: whsec_ and base64 of 24 to 64 random bytes; e-mail and MQTT: the password"
+        None,
+        description="webhooks: whsec_ and base64 of 24 to 64 random bytes, two with a space between while one is replaced; "
+        "e-mail and MQTT: the password",
     )
     allow: list[str] = Field([], description="CIDR ranges this channel may reach although private")
     to: list[str] = Field([], description="e-mail: who gets it")

@@ -92,7 +92,7 @@ async def settled(source: Outlets, who: Principal, id: str | None) -> DeliveryVi
 
 
 def _outlet(told: Mapping[str, Any], *, output: bool) -> OutletView:
-    trouble = told.get("trouble") or {}
+    trouble = told.get("trouble") or told.get("off") or {}
     error = trouble.get("error") or told["error"] or ""
     late = told["since"] is not None and (utcnow() - told["since"]).total_seconds() > LATE
     return OutletView(

@@ -1,6 +1,5 @@
 """Two pipelines, or versions of a model, asked about the same pictures: what is kept of that, and where their answers differ."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -70,17 +69,18 @@ class Comparisons:
 
     def __init__(self, results: ResultStore) -> None:
         self._results = results
-        self._keeping = asyncio.Lock()
 
     async def keep(self, new: Comparison) -> None:
-        """Beside the ones before, the oldest of many left out; an action of the audit."""
-        async with self._keeping:
-            kept = [new, *await self._kept()][:REMEMBERED]
-            body = {"comparison": new.id, "site": new.site, "records": [one.record for one in new.asked]}
-            body |= {name: msgspec.to_builtins(side) for name, side in (("a", new.a), ("b", new.b))}
-            await self._results.keep_state(
-                KEPT, msgspec.json.encode(kept), Action(what="compare", by=new.by, body=body)
-            )
+        """Beside the ones before, the oldest of many left out; an action of the audit. One that another gateway keeps at the
+        same moment stays.
+        """
+        body = {"comparison": new.id, "site": new.site, "records": [one.record for one in new.asked]}
+        body |= {name: msgspec.to_builtins(side) for name, side in (("a", new.a), ("b", new.b))}
+        action, kept = Action(what="compare", by=new.by, body=body), False
+        while not kept:
+            before = await self._results.load_state(KEPT)
+            value = msgspec.json.encode([new, *_decoded(before)][:REMEMBERED])
+            kept = await self._results.replace_state(KEPT, before, value, action)
 
     async def listed(self, who: Principal) -> list[dict[str, Any]]:
         """The newest first, without their pictures."""
@@ -96,12 +96,15 @@ class Comparisons:
         return _told(found, await self._answers([found]))
 
     async def _kept(self) -> list[Comparison]:
-        kept = await self._results.load_state(KEPT)
-        return msgspec.json.decode(kept, type=list[Comparison]) if kept else []
+        return _decoded(await self._results.load_state(KEPT))
 
     async def _answers(self, comparisons: Sequence[Comparison]) -> dict[str, Result]:
         ids = [id_ for one in comparisons for each in one.asked for id_ in (each.record, each.a, each.b)]
         return await self._results.get_many(ids) if ids else {}
+
+
+def _decoded(kept: bytes | None) -> list[Comparison]:
+    return msgspec.json.decode(kept, type=list[Comparison]) if kept else []
 
 
 def difference(a: Result, b: Result) -> Difference:

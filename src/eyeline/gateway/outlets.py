@@ -12,12 +12,12 @@ from eyeline.core.access import Principal
 from eyeline.core.clock import isoformat, utcnow
 from eyeline.core.errors import Conflict, NotFound
 from eyeline.core.ids import uuid7
-from eyeline.core.settings import OutputSettings, Settings, place
+from eyeline.core.settings import ChannelSettings, OutputSettings, Settings, place
 from eyeline.core.telemetry import printable
 from eyeline.gateway.state import unknown_id
-from eyeline.stores.results.base import Action, ChannelState, DeliveryRow, ResultStore
+from eyeline.stores.results.base import Action, ChannelState, DeliveryRow, ResultStore, off_state
 
-LOG: dict[str, Any] = {"name": "log", "kind": "log", "where": "log:", "to": [], "quiet": []}
+LOG: dict[str, Any] = {"name": "log", "kind": "log", "where": "log:", "to": [], "quiet": [], "off": None}
 
 
 class Outlets:
@@ -36,11 +36,17 @@ class Outlets:
                 "where": place(channel.url),
                 "to": list(channel.to),
                 "quiet": list(channel.quiet),
+                "off": await self._off(channel),
             }
             for channel in self._settings.alerts.channels
         ]
         states = await self._results.channel_states([each["name"] for each in told], sites=who.sites)
         return [each | asdict(states[each["name"]]) for each in told]
+
+    async def _off(self, channel: ChannelSettings) -> dict[str, Any] | None:
+        """Since when and why nothing is sent there, where it is switched off."""
+        kept = await self._results.load_state(off_state(channel.name, channel.url))
+        return msgspec.json.decode(kept) if kept else None
 
     async def outputs(self, who: Principal) -> list[dict[str, Any]]:
         """The outputs; `lag`: events of which it is not known yet whether they are told. Those wait in the log, not as
@@ -75,7 +81,8 @@ class Outlets:
             raise NotFound(f"no channel is called {printable(name, 60)!r}; known: {', '.join(known)}")
         row = _test(name, who.name)
         await self._results.commit_alerts(state={}, alerts=[], deliveries=[row])
-        await self._results.record_action(Action(what="channel.test", by=who.name, body={"name": name}))
+        body = {"name": name, "delivery": row.id}
+        await self._results.record_action(Action(what="channel.test", by=who.name, body=body))
         until = asyncio.get_running_loop().time() + wait
         while row.state == "pending" and asyncio.get_running_loop().time() < until:
             await asyncio.sleep(0.2)

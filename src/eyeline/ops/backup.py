@@ -110,13 +110,16 @@ def _embedded(settings: Settings) -> tuple[Path, str]:
     """The database file and the blob URL; other stores have their own ways to be backed up."""
     if not settings.results.url.startswith("sqlite:"):
         raise ConfigError(
-            f"`eyeline backup` copies the embedded stores; results are at {mask(settings.results.url)}: "
-            "back that server up with its own tool (pg_dump), then the blobs"
+            f"`eyeline backup` copies the embedded stores; results are at {mask(settings.results.url)}. Back that server up "
+            "with its own tool (pg_dump --format=custom --file=results.dump URL), and the pictures after it, not before; to "
+            "restore, pg_restore into an empty database, the pictures to where they were, an empty queue, then "
+            "`eyeline audit verify`. Step by step: docs/backends/results-postgresql.md, Backup"
         )
     if not settings.blobs.url.startswith("file:"):
         raise ConfigError(
-            f"`eyeline backup` copies the embedded stores; blobs are at {mask(settings.blobs.url)}: "
-            "back that bucket up with its own means (versioning, replication)"
+            f"`eyeline backup` copies the embedded stores; blobs are at {mask(settings.blobs.url)}. Copy the database file "
+            "first (sqlite3 FILE '.backup COPY'), and that bucket after it by its own means (versions, aws s3 sync); to "
+            "restore, lay both back and start with an empty queue"
         )
     database = embedded.path_of(settings.results.url)
     if not database.exists():

@@ -171,6 +171,19 @@ async def test_a_looped_video_plays_on_at_its_own_pace_and_never_gives_the_same_
     assert frames[-1].captured_at - frames[0].captured_at >= timedelta(seconds=1.9)
 
 
+async def test_a_looped_video_that_falls_behind_plays_on_from_now(video: Path) -> None:
+    """Otherwise its frames grow older and older: too old for alerts, and for whoever asks for the next one."""
+    camera = source(video, loop=True, fps=10)
+    async with contextlib.aclosing(camera.frames()) as frames:
+        await anext(frames)
+        await asyncio.sleep(0.3)
+        asked_at = utcnow()
+        late, following = await anext(frames), await anext(frames)
+        assert late.captured_at >= asked_at
+        assert following.captured_at - late.captured_at >= timedelta(seconds=0.099)
+    await camera.close()
+
+
 def test_what_may_be_dropped_is_live(video: Path) -> None:
     assert not source(video).live
     assert source(video, drop="newest").live

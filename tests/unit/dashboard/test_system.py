@@ -16,7 +16,7 @@ from eyeline.dashboard.outlets import LATE, outlets
 from eyeline.dashboard.pages.system import _camera
 from eyeline.dashboard.storage import HOLDS, storage
 from eyeline.gateway.outlets import Outlets
-from eyeline.stores.results.base import Action, DeliveryRow
+from eyeline.stores.results.base import Action, DeliveryRow, off_state
 from eyeline.stores.results.retaining import Hold
 from tests.migrated import migrated
 
@@ -40,18 +40,24 @@ def settings(folder: Path, **tree: Any) -> Settings:
     return load_settings(environ={}, overrides={"data_dir": str(folder)} | tree)
 
 
-async def test_what_waits_for_long_is_a_warning_although_nobody_said_a_word(tmp_path: Path) -> None:
+async def test_what_waits_for_long_and_who_is_switched_off_are_warnings(tmp_path: Path) -> None:
     results = await migrated(tmp_path)
-    channels = [{"name": name, "url": "https://example.com/hook"} for name in ("fresh", "late", "new")]
+    channels = [{"name": name, "url": "https://example.com/hook"} for name in ("fresh", "late", "new", "gone")]
     now = utcnow()
     for name, age in (("fresh", 1.0), ("late", LATE + 1)):
         at = now - timedelta(seconds=age)
         word: dict[str, Any] = {"alert_id": "", "channel": name, "payload": b"", "captured_at": at, "next_at": at}
         done = DeliveryRow(id=uuid7(), state="delivered", delivered_at=at, **word)
         await results.commit_alerts(state={}, alerts=[], deliveries=[done, DeliveryRow(id=uuid7(), **word)])
+    off = msgspec.json.encode({"at": isoformat(now), "error": "410 Gone"})
+    for name, address in (("gone", "hook"), ("new", "before")):  # the new one's address is another now
+        await results.keep_state(off_state(name, f"https://example.com/{address}"), off, Action(what="channel.off"))
     told = await outlets(Outlets(settings(tmp_path, alerts={"channels": channels}), results), ANA)
-    states = {each.name: (each.state, each.waiting) for each in told}
-    assert states == {"log": ("unused", 0), "fresh": ("ok", 1), "late": ("warning", 1), "new": ("unused", 0)}
+    states = {each.name: (each.state, each.waiting, each.error) for each in told}
+    assert states == {
+        "log": ("unused", 0, ""), "fresh": ("ok", 1, ""), "late": ("warning", 1, ""), "new": ("unused", 0, ""),
+        "gone": ("warning", 0, "410 Gone"),
+    }  # fmt: skip
     await results.close()
 
 

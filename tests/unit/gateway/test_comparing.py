@@ -1,8 +1,13 @@
-"""Where two answers to the same picture differ. Pure."""
+"""Where two answers to the same picture differ, and that each comparison is kept."""
 
+import asyncio
+from pathlib import Path
+
+from eyeline.core.access import Principal
 from eyeline.core.clock import utcnow
 from eyeline.core.types import Classification, Detection, Result
-from eyeline.gateway.comparing import Difference, difference
+from eyeline.gateway.comparing import Comparison, Comparisons, Difference, Side, difference
+from tests.migrated import migrated
 
 BOX = (0.0, 0.0, 10.0, 10.0)
 
@@ -46,3 +51,13 @@ def test_of_a_whole_picture_the_best_label_of_each_step_counts() -> None:
     same = answer(named=[Classification("intact", 0.7, "damage"), Classification("blue", 0.9, "colour")])
     assert difference(mine, same) == Difference([], ["blue"], 0.1)
     assert difference(mine, answer()).only_a == ["intact"]
+
+
+async def test_two_gateways_that_keep_one_at_the_same_moment_keep_both(tmp_path: Path) -> None:
+    results = await migrated(tmp_path)
+    now, sides = utcnow(), {"a": Side("parcels"), "b": Side("dents")}
+    new = [Comparison(id=word, at=now, by=word, site="north", asked=[], **sides) for word in ("ana", "ben")]
+    await asyncio.gather(*(Comparisons(results).keep(each) for each in new))
+    listed = await Comparisons(results).listed(Principal("ana", "admin"))
+    assert sorted(each["by"] for each in listed) == ["ana", "ben"]
+    await results.close()

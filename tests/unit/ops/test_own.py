@@ -58,3 +58,19 @@ async def test_it_knows_whom_to_end_with_and_nothing_else_of_the_callers_setting
             await process.wait()
     said = (tmp_path / "log").read_text().split("\n")
     assert said[:2] == [f"EYELINE_PARENT={os.getpid()}", "-m eyeline up --config site.toml"]
+
+
+def test_folders_whose_process_was_killed_are_removed_by_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for name in ("mine-dead", "mine-made-just-now", "other"):
+        (tmp_path / name / "data").mkdir(parents=True)
+    with own.own_folder("mine-") as first:
+        for folder in (tmp_path / "mine-dead", tmp_path / "other", first):
+            os.utime(folder, (0, 0))
+        with own.own_folder("mine-") as second:
+            assert {each.name for each in tmp_path.iterdir()} == {
+                "mine-made-just-now", "other", first.name, second.name,
+            }  # fmt: skip
+    assert not first.exists()

@@ -29,7 +29,9 @@ LATER = {401, 403, 404, 407, 408, 410, 425, 429}
 
 
 class WebhookChannel:
-    """POSTs to `settings.url`; signs with `settings.secret` (`whsec_` and base64) where there is one."""
+    """POSTs to `settings.url`; signs with `settings.secret` (`whsec_` and base64) where there is one, with each of two while one
+    is being replaced.
+    """
 
     def __init__(self, settings: ChannelSettings, _pictures: Pictures = no_picture, *, total: float = TOTAL) -> None:
         try:
@@ -38,7 +40,8 @@ class WebhookChannel:
             raise ConfigError(str(error)) from error
         self._settings = settings
         self._total = total
-        self._key = _key(settings.secret.get_secret_value()) if settings.secret is not None else None
+        secret = settings.secret
+        self._keys = [] if secret is None else [_key(each) for each in secret.get_secret_value().split() or [""]]
         self._session: aiohttp.ClientSession | None = None
 
     async def send(self, delivery: DeliveryRow) -> str:
@@ -66,8 +69,8 @@ class WebhookChannel:
 
     def _headers(self, ident: str, timestamp: int, payload: bytes) -> dict[str, str]:
         headers = {"content-type": "application/json", "webhook-id": ident, "webhook-timestamp": str(timestamp)}
-        if self._key is not None:
-            headers["webhook-signature"] = signature(self._key, ident, timestamp, payload)
+        if self._keys:
+            headers["webhook-signature"] = " ".join(signature(key, ident, timestamp, payload) for key in self._keys)
         return headers
 
 
@@ -99,6 +102,7 @@ async def _judge(response: aiohttp.ClientResponse) -> str:
     raise ChannelError(
         f"HTTP {response.status}: {said or 'nothing more was said'}",
         transient=response.status != GONE,
+        gone=response.status == GONE,
         refused=400 <= response.status < 500 and response.status not in LATER,
     )
 

@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from eyeline.ops.bench.chart import draw_chart
 from eyeline.ops.bench.images import load_images, unique
 from eyeline.ops.bench.load import LoadPlan
 from eyeline.ops.bench.ports import two_free_ports
-from eyeline.ops.own import own_system
+from eyeline.ops.own import own_folder, own_system
 from eyeline.ops.slo import read
 
 Figures = dict[str, Any]
@@ -58,8 +57,7 @@ async def run_bench(plan: BenchPlan, console: Console, chart: Path) -> Figures:
         raise ConfigError(f"no model is called {plan.model!r}; installed: {', '.join(sorted(bundles))}")
     bundle = bundles[plan.model]
     images = load_images(plan.images)
-    with tempfile.TemporaryDirectory(prefix="eyeline-bench-") as name:
-        folder = Path(name)
+    with own_folder("eyeline-bench-") as folder:
         _write(images, folder / "images")
         with Progress(TextColumn("{task.description}"), BarColumn(), console=console, transient=True) as bar:
             task = bar.add_task("limit of this machine", total=4)

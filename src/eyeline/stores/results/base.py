@@ -1,5 +1,6 @@
 """The promise of the result store: jobs, results, the event log and what alerts and cameras keep, in one database."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -182,6 +183,11 @@ class Decided:
     alert: AlertRow | None
     outcome: Literal["changed", "unchanged", "conflict", "unknown"]
     why: str = ""
+
+
+def off_state(channel: str, url: str) -> str:
+    """The state that says since when and why a channel is switched off (empty: it is on). It is about this address."""
+    return f"alerts/off/{channel}/{hashlib.sha256(url.encode()).hexdigest()[:16]}"
 
 
 #: The state in which the alert engine keeps when it looked last (RFC 3339).
@@ -900,6 +906,10 @@ class ResultStore(Reviews, Retaining, Protocol):
     # figures over time
     async def keep_state(self, name: str, value: bytes, action: Action) -> None:
         """Keep a named blob of state, and the action that changed it, in one transaction."""
+        ...
+
+    async def replace_state(self, name: str, before: bytes | None, value: bytes, action: Action) -> bool:
+        """Likewise, where it is still as it was loaded. False, and nothing is kept, where somebody else changed it meanwhile."""
         ...
 
     async def line(self) -> list[LineRow]:

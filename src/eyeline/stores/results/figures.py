@@ -70,6 +70,12 @@ class FigureStatements:
         )
         self.forget_replicas = prepared(delete(replicas).where(replicas.c.seen_at < bindparam("before")))
 
+    def moved(self, cursor: Any, name: str, before: bytes | None, after: bytes) -> bool:
+        """Whether the state was `before` (None: not there), and is `after` now."""
+        if before is None:
+            return bool(self.begin.rows(cursor, name=name, value=after))
+        return bool(self.move.rows(cursor, which=name, before=before, after=after))
+
 
 class _Store(Protocol):
     """What the store brings along."""
@@ -92,6 +98,17 @@ class Figures:
 
         await self._writer.write(keep)
 
+    async def replace_state(self: _Store, name: str, before: bytes | None, value: bytes, action: Action) -> bool:
+        """Of two who loaded the same, one moves it."""
+
+        def replace(cursor: Any) -> bool:
+            if not self._figures.moved(cursor, name, before, value):
+                return False
+            note_action(cursor, self, action)
+            return True
+
+        return await self._writer.write(replace)
+
     async def line(self: _Store) -> list[LineRow]:
         """Found by the partial index of queued jobs: as dear as the line is long, which is bounded."""
         oldest = func.min(jobs.c.received_at).label("oldest")
@@ -109,14 +126,10 @@ class Figures:
         do = self._figures
 
         def commit(cursor: Any) -> bool:
-            value = b"%d" % after
-            if before is None:
-                moved = do.begin.rows(cursor, name=CURSOR, value=value)
-            else:
-                moved = do.move.rows(cursor, which=CURSOR, before=b"%d" % before, after=value)
+            moved = do.moved(cursor, CURSOR, None if before is None else b"%d" % before, b"%d" % after)
             if moved:
                 _add(cursor, do, rows)
-            return bool(moved)
+            return moved
 
         return await self._writer.write(commit)
 
