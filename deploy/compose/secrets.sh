@@ -13,6 +13,7 @@ umask 077
 cat > .env <<END
 REDIS_PASSWORD=$(random)
 POSTGRES_PASSWORD=$(random)
+SERVICE_PASSWORD=$(random)
 S3_ACCESS_KEY=$(random | cut -c1-20)
 S3_SECRET_KEY=$(random)
 ADMIN_KEY_SHA256=$(printf %s "$key" | digest)

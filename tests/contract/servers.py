@@ -35,6 +35,8 @@ T = TypeVar("T")
 NOBODY = 65534
 #: The role that PostgreSQL asks for a password; all others are trusted.
 GUARDED = "guarded"
+#: Makes the users who own nothing.
+ROLES = Path(__file__).resolve().parents[2] / "deploy" / "compose" / "roles.sql"
 
 
 # ---------------------------------------------------------------- the servers
@@ -120,12 +122,20 @@ class Postgres(Server):
         self._server = _serve(run, self.folder, self.port, user=self._user)
         until(lambda: _sql(f"{self.url}/postgres", "SELECT 1"), 30, "PostgreSQL answers")
 
+    def run(self, script: Path) -> None:
+        """A file for psql."""
+        words = ["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", f"--file={script}", f"{self.url}/postgres"]
+        environ = {**os.environ, "SERVICE_PASSWORD": "of the test's"}
+        told = subprocess.run([postgres_program("psql"), *words], env=environ, check=False, capture_output=True)
+        assert told.returncode == 0, told.stderr.decode()
+
 
 @cache
 def postgres() -> str:
     """A PostgreSQL server: `postgresql://postgres@127.0.0.1:port`, without a database."""
     server = Postgres()
     server.start()
+    server.run(ROLES)
     return server.url
 
 
@@ -282,6 +292,11 @@ def copied_database() -> str:
     return f"{postgres()}/{name}"
 
 
+def as_service(url: str) -> str:
+    """The same database, for a user who owns nothing there."""
+    return url.replace("//postgres@", "//eyeline_service@")
+
+
 @cache
 def sqs() -> str:
     """The server once it has answered a first call, for which it loads what it needs."""
@@ -344,7 +359,7 @@ BLOB_SERVERS: Mapping[str, Callable[[Path], str]] = {
 #: Scheme → the URL of a result store that is this test's alone.
 RESULT_SERVERS: Mapping[str, Callable[[Path], str]] = {
     "sqlite": lambda folder: f"sqlite:///{folder}/results.db",
-    "postgresql": lambda _folder: emptied_database(),
+    "postgresql": lambda _folder: as_service(emptied_database()),
 }
 
 #: Queues whose messages outlive the process that put them.

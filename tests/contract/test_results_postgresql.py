@@ -24,6 +24,7 @@ from eyeline.stores.results.schema import metadata
 from eyeline.stores.results.upgrade import HEAD, current, differences
 from tests.contract.servers import (
     Postgres,
+    as_service,
     emptied_database,
     free_port,
     guarded,
@@ -82,7 +83,9 @@ async def test_a_dump_restores_as_the_documentation_says(store: PostgresqlResult
     assert (report.problems, report.records, report.unsealed) == ([], 1, 0)
     assert await restored.get(result.id) == await store.get(result.id) is not None
     assert [job.id for job in await restored.long_queued(-60.0, "", 10)] == [waits.id]
-    assert await restored.save_many([make_result(make_job(3))])  # the numbers go on where they were
+    service = PostgresqlResults(as_service(f"{server}/{name}r"))  # what was granted came along
+    assert await service.save_many([make_result(make_job(3))])  # and the numbers go on where they were
+    await service.close()
     events = await restored.tail(0, 10)
     assert [event.seq for event in events] == sorted({event.seq for event in events})
     assert len(events) == 2

@@ -23,6 +23,7 @@ from eyeline.stores.blobs import open_blobs
 from eyeline.stores.cache import open_cache
 from eyeline.stores.results import open_results
 from eyeline.stores.results.base import AlertRow, DeliveryRow, ItemRow, KeyRow, SightingRow
+from eyeline.stores.results.driver import Connection
 from tests.contract.servers import redis_cache_url
 from tests.gateways import Running, jpeg, running, settings_for
 from tests.system import TLS
@@ -287,7 +288,9 @@ def expected(row: Row, role: str, reach: str, site: str) -> int:
     return row.status
 
 
-async def test_the_matrix_holds_for_every_route_role_and_site(tmp_path: Path) -> None:
+async def test_the_matrix_holds_for_every_route_role_and_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    walls: set[tuple[str, ...]] = set()  # what the database was told to hold to
+    monkeypatch.setattr(Connection, "limit", lambda _, sites: walls.add(sites))
     configured, secrets = keys()
     callers = {**secrets, ("nobody", "all"): None, ("wrong", "all"): "eyl_live_wrong"}
     wrong = []
@@ -295,6 +298,7 @@ async def test_the_matrix_holds_for_every_route_role_and_site(tmp_path: Path) ->
     tree["alerts"] = {"rules": [{"name": "dents", "when": "score > 0.5"}]}
     async with running(tmp_path, key=secrets["admin", "all"], **tree) as here:
         ids = await populated(here)
+        assert walls == set()
         for (role, reach), secret in callers.items():
             headers = {} if secret is None else {"Authorization": f"Bearer {secret}"}
             async with httpx.AsyncClient(
@@ -312,6 +316,7 @@ async def test_the_matrix_holds_for_every_route_role_and_site(tmp_path: Path) ->
                         if got != want:
                             wrong.append((role, reach, method, full, got, want))
     assert wrong == []
+    assert walls == {("north",)}
 
 
 async def test_an_ingest_key_sees_the_jobs_it_sent_and_no_others(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -89,13 +90,14 @@ def test_no_password_has_a_default_and_a_missing_one_is_said_in_a_sentence() -> 
         "REDIS_PASSWORD",
         "S3_ACCESS_KEY",
         "S3_SECRET_KEY",
+        "SERVICE_PASSWORD",
     }
     wanted = (":?", "is missing: run deploy/compose/secrets.sh once, it writes .env")
     assert {(found["how"], found["rest"]) for found in secret} == {wanted}
 
 
 def test_every_service_is_closed_and_bounded(services: dict[str, dict[str, Any]]) -> None:
-    assert {"broker", "database", "storage"} | OURS == set(services)
+    assert {"broker", "database", "roles", "storage"} | OURS == set(services)
     for name, service in services.items():
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name
@@ -136,7 +138,7 @@ def test_secrets_are_random_private_and_never_written_over(tmp_path: Path) -> No
         assert again.returncode == 1
         assert "is there already" in again.stderr
         assert (folder / ".env").read_text() == text
-    assert len(set(made)) == 10
+    assert len(set(made)) == 12
 
 
 def settings_of(service: dict[str, Any]) -> Settings:
@@ -161,6 +163,8 @@ def test_the_settings_of_each_service_are_understood(services: dict[str, dict[st
         scheme = section.url.partition(":")[0]
         assert scheme not in {"sqlite", "file"}
         assert registry.load(scheme) is not None
+    owner = urlsplit(settings.results.url).username == "eyeline"
+    assert owner is (name == "schema")  # nobody else may change a table
     assert [key.role for key in settings.keys] == (["admin"] if name == "gateway" else [])
 
 

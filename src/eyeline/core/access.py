@@ -1,5 +1,6 @@
 """Who asks, what that role may do, and at which sites: what the API and the pages both go by."""
 
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -40,6 +41,10 @@ class Principal:
             able += " for all sites" if right == "manage" else ""
             raise Forbidden(f"{self.name!r} has the role {self.role!r}; this needs one of: {able}")
 
+
+#: The sites within reach of the request that is being answered (None: all of them; so is work of our own). Set where it is
+#: learnt who asks, for the database to hold to whatever is asked of it (stores/results/grants.py).
+reach: ContextVar[tuple[str, ...] | None] = ContextVar("reach", default=None)
 
 #: Where no key is configured, everyone on this machine is this one.
 NOBODY = Principal("", "admin")

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import Request
 
-from eyeline.core.access import Principal, Right
+from eyeline.core.access import Principal, Right, reach
 from eyeline.core.errors import BlobError, EyelineError, NotFound
 from eyeline.core.ids import is_uuid
 from eyeline.core.pages import SESSION, Page
@@ -166,8 +166,11 @@ def state_of(request: Request) -> State:
 
 
 def authenticated(state: State, scope: Any) -> Principal:
-    """Who sends this request, within the rate of that key or person. Raises Unauthorised, Overloaded."""
+    """Who sends this request, within the rate of that key or person; from here on the store shows it those sites alone.
+    Raises Unauthorised, Overloaded.
+    """
     who = state.keyring.authenticate(scope["headers"], scope.get(SESSION))
+    reach.set(who.sites)
     client = scope.get("client")
     state.rate.take(who.name or f"address {client[0] if client else ''}")
     return who

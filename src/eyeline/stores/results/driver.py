@@ -191,6 +191,9 @@ class Connection:
             self._durable = durable
         self._end("BEGIN IMMEDIATE")
 
+    def limit(self, sites: Sequence[str]) -> None:
+        """Nothing: SQLite knows no users. What keeps sites apart here is what is asked."""
+
     def commit(self) -> None:
         """Make it durable (fsynced)."""
         if self.in_transaction:

@@ -53,7 +53,7 @@ class _Store(Protocol):
     _readers: Readers
     _dialect: Dialect
 
-    async def _rows(self, query: Select[Any]) -> Sequence[rows.Row]: ...
+    async def _rows(self, query: Select[Any], *, whole: bool = False) -> Sequence[rows.Row]: ...
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,8 @@ class Finding:
         """From one to the next along an index, however many results bear each."""
         column = _WORDS[word]
         most = limit if sites is None else 2 * limit
-        found = await self._rows(_walk(column, Prefix(beginning), most, self._dialect))
+        # behind the wall of a few sites each step might pass by all words of others; which are theirs is looked for below
+        found = await self._rows(_walk(column, Prefix(beginning), most, self._dialect), whole=sites is not None)
         if sites is None:
             return [row["word"] for row in found]
         said: list[str] = []

@@ -8,13 +8,14 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
 
+from eyeline.core.access import reach
 from eyeline.core.errors import StoreError
 
 T = TypeVar("T")
@@ -199,7 +200,10 @@ def _settle(parts: list[_Part]) -> None:
 
 
 class Readers:
-    """A few threads with a pooled connection each; readers see whole transactions and hold up no writer."""
+    """A few threads with a pooled connection each; readers see whole transactions and hold up no writer.
+
+    What is read for a request that may see some sites alone is read behind the database's wall, where it has one.
+    """
 
     def __init__(self, engine: Engine, translate: Callable[[Exception], Exception]) -> None:
         self._engine = engine
@@ -209,29 +213,41 @@ class Readers:
         self._held: list[Any] = []
         self.closed = False
 
-    async def read(self, work: Callable[[Connection], T]) -> T:
-        """What `work(connection)` returns, by SQLAlchemy's own execution: for statements made for the occasion."""
+    async def read(self, work: Callable[[Connection], T], *, whole: bool = False) -> T:
+        """What `work(connection)` returns, by SQLAlchemy's own execution: for statements made for the occasion.
+
+        `whole`: of all sites, whoever asks; for what is only counted, or sorted out by sites later.
+        """
+        sites = None if whole else reach.get()
 
         def run() -> T:
-            with self._engine.connect() as connection:
+            with self._engine.connect() as connection, _within(connection.connection.dbapi_connection, sites):
                 return work(connection)
 
         return await self._in_thread(run)
 
-    async def ask(self, work: Callable[[Any], T]) -> T:
-        """What `work(cursor)` returns, on the thread's own DB-API cursor: for prepared statements, asked often."""
+    async def ask(self, work: Callable[[Any], T], *, whole: bool = False) -> T:
+        """What `work(cursor)` returns, on the thread's own DB-API cursor: for prepared statements, asked often. `whole` as in
+        `read`.
+        """
+        sites = None if whole else reach.get()
+
+        def attempt() -> T:
+            connection = self._connection()
+            with _within(connection.dbapi_connection, sites):
+                return work(connection.cursor())
 
         def run() -> T:
             try:
-                return work(self._cursor())
+                return attempt()
             except Exception:
                 if self._own.connection is None or self._own.connection.dbapi_connection.usable:
                     raise
-                return work(self._cursor())  # the server went away while the connection lay idle; it may be back
+                return attempt()  # the server went away while the connection lay idle; it may be back
 
         return await self._in_thread(run)
 
-    def _cursor(self) -> Any:
+    def _connection(self) -> Any:
         connection = getattr(self._own, "connection", None)
         if connection is not None and not connection.dbapi_connection.usable:
             self._held.remove(connection)
@@ -241,7 +257,7 @@ class Readers:
             self._own.connection = None
             connection = self._own.connection = self._engine.raw_connection()
             self._held.append(connection)
-        return connection.cursor()
+        return connection
 
     async def _in_thread(self, run: Callable[[], T]) -> T:
         if self.closed:
@@ -263,3 +279,16 @@ class Readers:
         self._threads.shutdown(wait=True)
         while self._held:
             self._held.pop().close()
+
+
+@contextlib.contextmanager
+def _within(connection: Any, sites: Sequence[str] | None) -> Iterator[None]:
+    """What the connection reads meanwhile is of these sites, as far as the database sees to it; None is all of them."""
+    if sites is None:
+        yield
+        return
+    try:
+        connection.limit(sites)
+        yield
+    finally:
+        connection.rollback()

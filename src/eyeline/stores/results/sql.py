@@ -184,7 +184,7 @@ class SqlResults(
 
     async def unfinished(self) -> Unfinished:
         """Counted over the partial index of queued jobs."""
-        return await self._readers.ask(lambda cursor: _unfinished(self._statements.unfinished.rows(cursor)))
+        return await self._readers.ask(lambda cursor: _unfinished(self._statements.unfinished.rows(cursor)), whole=True)
 
     async def named_blobs(self, urls: Sequence[str]) -> set[str]:
         """Those URLs that stand in a job, and those of what was made of a picture."""
@@ -273,7 +273,7 @@ class SqlResults(
         heard = wait > 0 and self._bell.listen(self._wake)
         while True:
             news = self._news
-            found = await self._readers.ask(look)
+            found = await self._readers.ask(look, whole=True)
             left = until - time.monotonic()
             if found or left <= 0:
                 return found
@@ -300,7 +300,7 @@ class SqlResults(
             self._number(cursor)
             return int(self._statements.last_seq.rows(cursor)[0]["newest"])
 
-        return await self._readers.ask(look)
+        return await self._readers.ask(look, whole=True)
 
     def _number(self, cursor: Any) -> None:
         """Give their numbers to the events that were committed since; SQLite's have theirs already."""
@@ -381,8 +381,8 @@ class SqlResults(
         self.writing.dispose()
         self.reading.dispose()
 
-    async def _rows(self, query: Select[Any]) -> Sequence[rows.Row]:
-        return await self._readers.read(lambda c: c.execute(query).mappings().all())
+    async def _rows(self, query: Select[Any], *, whole: bool = False) -> Sequence[rows.Row]:
+        return await self._readers.read(lambda c: c.execute(query).mappings().all(), whole=whole)
 
 
 def _unfinished(counted: Sequence[rows.Row]) -> Unfinished:

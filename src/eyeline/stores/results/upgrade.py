@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 
 from eyeline.core.embedded import require_local
 from eyeline.core.errors import StoreError
+from eyeline.stores.results import grants
 from eyeline.stores.results.schema import PARTITION, POSTGRESQL_ONLY
 
 #: The newest migration. Kept by hand, so that a start with nothing to do need not import Alembic (0.2 s a process).
@@ -40,9 +41,11 @@ def upgrade(engine: Engine, where: str, target: str = HEAD) -> None:
     if database:
         require_local(Path(database))
         Path(database).parent.mkdir(parents=True, exist_ok=True)
+    users = engine.dialect.name == "postgresql"
     with engine.begin() as connection:
-        if engine.dialect.name == "postgresql":  # SQLite's write lock is held already
+        if users:  # SQLite's write lock is held already
             connection.execute(_TURN)
+            _require_owner(connection, where, target)
         found = current(connection)
         if found is None or found < target:
             _migrate(connection, target)
@@ -52,6 +55,25 @@ def upgrade(engine: Engine, where: str, target: str = HEAD) -> None:
                 "run the newer release",
                 transient=False,
             )
+        if users and current(connection) == HEAD:
+            grants.renew(connection)
+
+
+#: Whether we may make tables, and whether we may see which ones there are.
+_MAY = text("""
+SELECT has_schema_privilege(current_schema(), 'CREATE'),
+coalesce(has_table_privilege(to_regclass('alembic_version'), 'SELECT'), false)
+""")
+
+
+def _require_owner(connection: Connection, where: str, target: str) -> None:
+    """Raises StoreError for a user who would have to change tables and may not. Who waits finds it done by the one who may."""
+    makes, sees = connection.execute(_MAY).one()
+    if not makes and (not sees or (current(connection) or "") < target):
+        raise StoreError(
+            f"the database {where} is not ready for this release, and this user may not change it: run `eyeline db upgrade` "
+            "as the user who owns its tables"
+        )
 
 
 def _floor(connection: Connection) -> str:
