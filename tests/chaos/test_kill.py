@@ -101,6 +101,14 @@ def test_two_thousand_images_survive_ten_kills(tmp_path: Path, receiver: Receive
     _rage(tmp_path, "sqlite", receiver, Storm(images=2000, kills=10, pause=1.0))
 
 
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("scheme", [scheme for scheme in BACKENDS if scheme != "sqlite"])
+def test_each_backend_survives_a_kill_of_each_of_ours_and_of_its_servers(
+    scheme: str, tmp_path: Path, receiver: Receiver
+) -> None:
+    _rage(tmp_path, scheme, receiver, Storm(images=480, kills=6, pause=0.4))
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("scheme", BACKENDS)

@@ -606,9 +606,8 @@ def gif(canvas: tuple[int, int], frame: tuple[int, int, int, int], color: int = 
 
 def lzw(color: int, count: int) -> bytes:
     """`count` times `color` in GIF's LZW of a minimum code size of 2, a clear code before each so that codes stay 3 bits long."""
-    codes = [value for _ in range(count) for value in (4, color)] + [5]
-    bits = np.array([[c >> b & 1 for b in range(3)] for c in codes], np.uint8).ravel()
-    return np.packbits(bits, bitorder="little").tobytes()
+    codes = np.array([4, color] * count + [5], np.uint8)
+    return np.packbits(codes[:, None] >> np.arange(3, dtype=np.uint8) & 1, bitorder="little").tobytes()
 
 
 def many_frames(count: int) -> bytes:
