@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.browsers import INSTALL, Watched, chromium, watched_page
+from tests.browsers import INSTALL, Desk, Watched, chromium, launched
 from tests.dashboards import (
     COMPARED,
     CORRECTED,
@@ -86,9 +86,9 @@ ALERTS = {"rules": FILED, "silences": [{"reason": HOSTILE, "site": "north", "wee
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    program = chromium()
+    chromium()
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        started = launched(playwright.chromium)
         yield started
         started.close()
 
@@ -110,10 +110,16 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield site
 
 
+@pytest.fixture(scope="session")
+def desk(browser: Browser) -> Desk:
+    """Where tests borrow pages."""
+    return Desk(browser)
+
+
 @pytest.fixture
-def page(browser: Browser, full: Site) -> Iterator[Watched]:
-    """A fresh page for the full dashboard."""
-    with watched_page(browser, base_url=full.url) as watched:
+def page(desk: Desk, full: Site) -> Iterator[Watched]:
+    """A page for the full dashboard."""
+    with desk.lent(full.url) as watched:
         yield watched
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from eyeline.core.backups import LAST, LastBackup
@@ -36,7 +35,7 @@ from eyeline.stores.results.base import (
 )
 from eyeline.stores.results.retaining import Hold
 from eyeline.stores.results.review import Doubt
-from tests.browsers import SCHEMES, WIDTHS, Watched, watched_page
+from tests.browsers import SCHEMES, WIDTHS, Desk, Watched, violations, watched_page
 from tests.dashboards import (
     COMPARED,
     HOSTILE,
@@ -116,9 +115,9 @@ def add_outlets(site: Site) -> None:
 
 
 @pytest.fixture
-def visitor(browser: Browser, guarded: Site) -> Iterator[Watched]:
-    """A fresh page, signed in nowhere."""
-    with watched_page(browser, base_url=guarded.url) as watched:
+def visitor(desk: Desk, guarded: Site) -> Iterator[Watched]:
+    """A page, signed in nowhere."""
+    with desk.lent(guarded.url) as watched:
         yield watched
 
 
@@ -324,7 +323,7 @@ def test_another_model_is_asked_about_a_records_picture(visitor: Watched, guarde
     expect(row).to_contain_text("intact")
     expect(page.get_by_role("row", name=re.compile("^This record"))).to_contain_text("1 × carton (93%)")
     page.set_viewport_size({"width": 390, "height": 900})
-    assert [each["id"] for each in Axe().run(page, context="#replays").response["violations"]] == []
+    assert violations(page, "#replays") == []
     assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
     row.get_by_role("link", name="Replay").click()
     expect(page.get_by_text("no alert and no count follows from it")).to_be_visible()
@@ -358,7 +357,7 @@ def try_out_by_form(page: Page, site: Site) -> None:
             for width, scheme in itertools.product(WIDTHS, SCHEMES):
                 page.set_viewport_size({"width": width, "height": 900})
                 page.emulate_media(color_scheme=scheme)
-                assert [each["id"] for each in Axe().run(page).response["violations"]] == []
+                assert violations(page) == []
                 assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
             form = page.locator("form[action='/models/brightness/canary/end']")
             form.get_by_label("Type brightness to confirm").fill("brightness")
@@ -430,7 +429,7 @@ def test_replicas_that_answer_otherwise_are_shown_beside_each_other(
     parity.get_by_role("button", name="Run now: grocery").click()
     expect(pictures.nth(3)).to_contain_text(f"▲ Failed {HOSTILE}")
     page.page.set_viewport_size({"width": 390, "height": 900})
-    assert [each["id"] for each in Axe().run(page.page, context="#parity").response["violations"]] == []
+    assert violations(page.page, "#parity") == []
     assert page.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
 
 
@@ -480,10 +479,7 @@ def test_a_worker_is_drained_by_keys_said_so_by_the_page_and_put_back(
     for width, scheme in zip(WIDTHS, SCHEMES, strict=True):
         page.set_viewport_size({"width": width, "height": 900})
         page.emulate_media(color_scheme=scheme)
-        assert [
-            each["id"]
-            for each in Axe().run(page, context="section[aria-labelledby=processes-title]").response["violations"]
-        ] == []
+        assert violations(page, "section[aria-labelledby=processes-title]") == []
         assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
     first.get_by_role("button", name="Put back to work").focus()
     page.keyboard.press("d")  # stays where it is
@@ -546,9 +542,7 @@ def test_axe_finds_nothing_where_people_sign_in(path: str, browser: Browser, gua
             page.set_viewport_size({"width": width, "height": 900})
             for scheme in SCHEMES:
                 page.emulate_media(color_scheme=scheme)
-                for violation in Axe().run(page).response["violations"]:
-                    targets = [node["target"] for node in violation["nodes"]][:3]
-                    found.append(f"{scheme} {width}: {violation['id']} {targets}")
+                found += [f"{scheme} {width}: {each['id']} {each['targets'][:3]}" for each in violations(page)]
             wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
             assert wide <= 0, f"{path} is {wide} px wider than {width}"
     assert found == []
