@@ -50,7 +50,7 @@ demo: $(VENV)/runtime ## all of it, live, with two belts and a line (FOR=30: 30 
 test: $(VENV)/test ## all tests, in at most 12 minutes on two cores
 	@failed=0; \
 	$(BIN)/pytest -q -n 4 --dist loadscope --no-loadscope-reorder tests/chaos tests/benchmark tests/e2e tests/contract tests/unit || failed=1; \
-	$(BIN)/pytest -q -n 3 --dist loadscope tests/web || failed=1; \
+	$(BIN)/pytest -q -n 3 --dist loadscope --no-loadscope-reorder tests/web || failed=1; \
 	exit $$failed
 
 check: lint types floors docs ## lint, types, floors, docs
