@@ -52,7 +52,7 @@ test: $(VENV)/test ## all tests, in at most 12 minutes on two cores
 	@$(BIN)/pytest -q -q --collect-only tests >/dev/null || true
 	@failed=0; \
 	$(BIN)/pytest -q -n 4 --dist loadscope --no-loadscope-reorder tests/chaos tests/benchmark tests/e2e tests/contract tests/unit || failed=1; \
-	$(BIN)/pytest -q -n 3 --dist loadscope tests/web || failed=1; \
+	$(BIN)/pytest -q -n 3 --dist loadscope --no-loadscope-reorder tests/web || failed=1; \
 	exit $$failed
 
 check: lint types floors docs ## lint, types, floors, docs

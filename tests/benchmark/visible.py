@@ -24,7 +24,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from eyeline.core.clock import isoformat, utcnow
 from eyeline.ops.bench.images import load_images, unique
 from eyeline.ops.bench.run import percentile
-from tests.browsers import chromium
+from tests.browsers import launched
 from tests.system import running_system, settings_for, until
 
 RULE = "every frame with a ref"
@@ -223,7 +223,7 @@ def main() -> None:
         }
         place = Path(folder)
         with running_system(place, settings_for(place / "data", place / "models", more)) as system:
-            browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+            browser = launched(playwright.chromium)
             line = Line(system.url, load_images(None), cameras)
             prepare(line, receiver)
             with desks(browser, system.url) as pages:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.browsers import INSTALL, Watched, chromium, watched_page
+from tests.browsers import INSTALL, Desk, Watched, chromium, launched
 from tests.dashboards import (
     COMPARED,
     CORRECTED,
@@ -80,15 +80,18 @@ PAGES = (
 )
 
 
+#: What takes longest begins first, so that no process works on alone at the end; the others follow by name.
+LONGEST = ("accessible", "engineers", "running", "review", "budget", "alerts", "looks", "stream")
+
 #: The rule that is filed, and a maintenance window.
 ALERTS = {"rules": FILED, "silences": [{"reason": HOSTILE, "site": "north", "weekly": ["Sat 06:00-14:00"]}]}
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    program = chromium()
+    chromium()
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        started = launched(playwright.chromium)
         yield started
         started.close()
 
@@ -110,16 +113,27 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield site
 
 
+@pytest.fixture(scope="session")
+def desk(browser: Browser) -> Desk:
+    """Where tests borrow pages."""
+    return Desk(browser)
+
+
 @pytest.fixture
-def page(browser: Browser, full: Site) -> Iterator[Watched]:
-    """A fresh page for the full dashboard."""
-    with watched_page(browser, base_url=full.url) as watched:
+def page(desk: Desk, full: Site) -> Iterator[Watched]:
+    """A page for the full dashboard."""
+    with desk.lent(full.url) as watched:
         yield watched
 
 
 @pytest.fixture
 def site_of(full: Site, empty: Site) -> dict[str, Site]:
     return {"full": full, "empty": empty}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {f"test_{name}": number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))
 
 
 def pytest_runtest_logreport(report: Any) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.browsers import chromium, watched_page
+from tests.browsers import launched, watched_page
 from tests.dashboards import CORRECTED, ITEM
 from tests.web.still import NOW, Still, drawn, standing_still
 
@@ -193,7 +193,7 @@ def main() -> None:
     for old in KEPT.glob("*.webp"):
         old.unlink()
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder, standing_still(Path(folder)) as site:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        browser = launched(playwright.chromium)
         write("probe", probe(browser))
         with eye(browser, site) as one:
             for look in LOOKS:

@@ -3,10 +3,9 @@
 from typing import Literal
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Page
 
-from tests.browsers import watched_page
+from tests.browsers import Desk, violations
 from tests.dashboards import Site
 from tests.web.conftest import PAGES, Visit
 
@@ -30,10 +29,10 @@ PRINTED = """() => [...document.querySelectorAll(".bar, .foot, .toasts, form, di
 
 @pytest.mark.parametrize("looks", [SHORT, pytest.param(LONG, marks=pytest.mark.soak)], ids=["short", "long"])
 @pytest.mark.parametrize("visit", PAGES, ids=lambda visit: visit.name)
-def test_a_page_is_for_everyone(visit: Visit, looks: list[Look], browser: Browser, site_of: dict[str, Site]) -> None:
+def test_a_page_is_for_everyone(visit: Visit, looks: list[Look], desk: Desk, site_of: dict[str, Site]) -> None:
     site = site_of[visit.state if visit.state in site_of else "full"]
     found: list[str] = []
-    with watched_page(browser, base_url=site.url) as watched:
+    with desk.lent(site.url) as watched:
         page = watched.page
         if visit.status >= 400:
             watched.allowed.append(str(visit.status))
@@ -42,9 +41,7 @@ def test_a_page_is_for_everyone(visit: Visit, looks: list[Look], browser: Browse
         for width, scheme in looks:
             page.set_viewport_size({"width": width, "height": 900})
             page.emulate_media(color_scheme=scheme)
-            for violation in Axe().run(page).response["violations"]:
-                targets = [node["target"] for node in violation["nodes"]][:3]
-                found.append(f"{scheme} {width}: {violation['id']} {targets}")
+            found += [f"{scheme} {width}: {each['id']} {each['targets'][:3]}" for each in violations(page)]
             wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
             assert wide <= 0, f"the page is {wide} px wider than {width}"
         _walked(page)

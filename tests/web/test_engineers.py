@@ -10,7 +10,6 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from eyeline.core.backups import LAST, LastBackup
@@ -36,7 +35,7 @@ from eyeline.stores.results.base import (
 )
 from eyeline.stores.results.retaining import Hold
 from eyeline.stores.results.review import Doubt
-from tests.browsers import SCHEMES, WIDTHS, Watched, watched_page
+from tests.browsers import SCHEMES, WIDTHS, Desk, Watched, violations, watched_page
 from tests.dashboards import (
     COMPARED,
     HOSTILE,
@@ -116,9 +115,9 @@ def add_outlets(site: Site) -> None:
 
 
 @pytest.fixture
-def visitor(browser: Browser, guarded: Site) -> Iterator[Watched]:
-    """A fresh page, signed in nowhere."""
-    with watched_page(browser, base_url=guarded.url) as watched:
+def visitor(desk: Desk, guarded: Site) -> Iterator[Watched]:
+    """A page, signed in nowhere."""
+    with desk.lent(guarded.url) as watched:
         yield watched
 
 
@@ -126,6 +125,13 @@ def sign_in(page: Page, name: str = "ana", password: str = PASSWORD) -> None:
     page.get_by_label("Name").fill(name)
     page.get_by_label("Password").fill(password)
     page.get_by_role("button", name="Sign in").click()
+
+
+def signed_in(page: Page, path: str, name: str = "ana") -> None:
+    """To a page as somebody who signed in before."""
+    answer = page.request.post("/v1/session", data={"name": name, "password": PASSWORD})
+    assert answer.ok, answer.text()
+    page.goto(path)
 
 
 def test_a_page_leads_to_the_form_and_the_form_back_with_its_filters(visitor: Watched, guarded: Site) -> None:
@@ -175,8 +181,7 @@ def test_signing_in_needs_no_scripts(browser: Browser, guarded: Site) -> None:
 
 def test_a_viewer_sees_how_it_is_and_no_way_to_change_it(visitor: Watched, guarded: Site) -> None:
     page = visitor.page
-    page.goto("/system")
-    sign_in(page, "vic")
+    signed_in(page, "/system", "vic")
     expect(page.get_by_role("heading", name="System", exact=True)).to_be_visible()
     for path in ("/system", "/models", "/operations"):
         page.goto(path)
@@ -200,8 +205,7 @@ def test_an_operator_sees_what_does_not_get_out_and_sends_it_again_without_scrip
     monkeypatch.setattr(system, "TEST", 0.0)
     with watched_page(browser, base_url=guarded.url, java_script_enabled=False) as watched:
         page = watched.page
-        page.goto("/system")
-        sign_in(page)
+        signed_in(page, "/system")
         assert HIDDEN not in page.content()
         outlets = page.locator("#outlets")
         expect(
@@ -223,8 +227,7 @@ def test_an_operator_sees_what_does_not_get_out_and_sends_it_again_without_scrip
 
 def test_an_admin_replays_failed_jobs_revokes_a_key_and_lets_people_in(visitor: Watched, guarded: Site) -> None:
     page = visitor.page
-    page.goto("/system")
-    sign_in(page)
+    signed_in(page, "/system")
     expect(page.get_by_text("from eyeline.toml").first).to_be_visible()
     # failed jobs
     page.get_by_role("button", name="Choose all").click()
@@ -279,8 +282,7 @@ def test_an_admin_replays_failed_jobs_revokes_a_key_and_lets_people_in(visitor: 
 
 def test_a_version_is_promoted_by_typing_its_models_name_with_a_reason(visitor: Watched, guarded: Site) -> None:
     page = visitor.page
-    page.goto("/models")
-    sign_in(page)
+    signed_in(page, "/models")
     try_out_by_form(page, guarded)
     row = page.get_by_role("row", name=re.compile("^2.0.0 Canary"))
     row.get_by_role("button", name="Promote").click()
@@ -310,8 +312,7 @@ def test_a_version_is_promoted_by_typing_its_models_name_with_a_reason(visitor: 
 
 def test_another_model_is_asked_about_a_records_picture(visitor: Watched, guarded: Site) -> None:
     record, page = guarded.result("belt-01"), visitor.page
-    page.goto(f"/audit/{record.id}")
-    sign_in(page)
+    signed_in(page, f"/audit/{record.id}")
     page.get_by_label("Ask about this picture").select_option(index=0)
     page.get_by_role("button", name="Replay").click()
     expect(page.get_by_role("status").filter(has_text="The picture is in the line")).to_be_visible()
@@ -324,7 +325,7 @@ def test_another_model_is_asked_about_a_records_picture(visitor: Watched, guarde
     expect(row).to_contain_text("intact")
     expect(page.get_by_role("row", name=re.compile("^This record"))).to_contain_text("1 × carton (93%)")
     page.set_viewport_size({"width": 390, "height": 900})
-    assert [each["id"] for each in Axe().run(page, context="#replays").response["violations"]] == []
+    assert violations(page, "#replays") == []
     assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
     row.get_by_role("link", name="Replay").click()
     expect(page.get_by_text("no alert and no count follows from it")).to_be_visible()
@@ -358,7 +359,7 @@ def try_out_by_form(page: Page, site: Site) -> None:
             for width, scheme in itertools.product(WIDTHS, SCHEMES):
                 page.set_viewport_size({"width": width, "height": 900})
                 page.emulate_media(color_scheme=scheme)
-                assert [each["id"] for each in Axe().run(page).response["violations"]] == []
+                assert violations(page) == []
                 assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
             form = page.locator("form[action='/models/brightness/canary/end']")
             form.get_by_label("Type brightness to confirm").fill("brightness")
@@ -430,7 +431,7 @@ def test_replicas_that_answer_otherwise_are_shown_beside_each_other(
     parity.get_by_role("button", name="Run now: grocery").click()
     expect(pictures.nth(3)).to_contain_text(f"▲ Failed {HOSTILE}")
     page.page.set_viewport_size({"width": 390, "height": 900})
-    assert [each["id"] for each in Axe().run(page.page, context="#parity").response["violations"]] == []
+    assert violations(page.page, "#parity") == []
     assert page.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
 
 
@@ -458,8 +459,7 @@ def test_a_worker_is_drained_by_keys_said_so_by_the_page_and_put_back(
         one = ReplicaRow(id=f"worker-{pid}@line:{pid}", role=f"worker-{pid}", pid=pid, body=body, **row)
         guarded.run(guarded.results.report_replica(one))
     page = visitor.page
-    page.goto("/operations?range=15m")
-    sign_in(page)
+    signed_in(page, "/operations?range=15m")
     expect(page.locator("figure[data-metric=errors] h3")).to_contain_text("last 15m")  # its script has run
     first, second = (page.locator(f"[data-replica='worker-{pid}@line:{pid}']") for pid in (7, 8))
     page.keyboard.press("d")
@@ -480,10 +480,7 @@ def test_a_worker_is_drained_by_keys_said_so_by_the_page_and_put_back(
     for width, scheme in zip(WIDTHS, SCHEMES, strict=True):
         page.set_viewport_size({"width": width, "height": 900})
         page.emulate_media(color_scheme=scheme)
-        assert [
-            each["id"]
-            for each in Axe().run(page, context="section[aria-labelledby=processes-title]").response["violations"]
-        ] == []
+        assert violations(page, "section[aria-labelledby=processes-title]") == []
         assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
     first.get_by_role("button", name="Put back to work").focus()
     page.keyboard.press("d")  # stays where it is
@@ -504,8 +501,7 @@ def test_charts_have_numbers_in_their_titles_data_as_a_table_and_ranges_have_key
     visitor.allowed.append("404")  # of the picture on the record that a point leads to
     changed = RuleRow(name="dents", version=1, at=utcnow() - timedelta(minutes=1), by="ana", body=None)
     assert guarded.run(guarded.results.add_rule(changed))
-    page.goto("/operations?range=15m")
-    sign_in(page)
+    signed_in(page, "/operations?range=15m")
     errors = page.locator("figure[data-metric=errors]")
     expect(errors.get_by_role("heading")).to_contain_text("target 1 %, last 15m")
     errors.get_by_text("Data", exact=True).click()
@@ -533,22 +529,17 @@ def test_charts_have_numbers_in_their_titles_data_as_a_table_and_ranges_have_key
 
 
 @pytest.mark.parametrize("path", ["/login?error=wrong", "/system"])  # the others are in PAGES
-def test_axe_finds_nothing_where_people_sign_in(path: str, browser: Browser, guarded: Site) -> None:
+def test_axe_finds_nothing_where_people_sign_in(path: str, visitor: Watched) -> None:
     found: list[str] = []
-    with watched_page(browser, base_url=guarded.url) as watched:
-        page = watched.page
-        page.goto(path)
-        if not path.startswith("/login"):
-            sign_in(page)
-        page.wait_for_selector("html[data-script=on]")
-        page.wait_for_load_state("networkidle") if path.startswith("/login") else page.wait_for_timeout(300)
-        for width in WIDTHS:
-            page.set_viewport_size({"width": width, "height": 900})
-            for scheme in SCHEMES:
-                page.emulate_media(color_scheme=scheme)
-                for violation in Axe().run(page).response["violations"]:
-                    targets = [node["target"] for node in violation["nodes"]][:3]
-                    found.append(f"{scheme} {width}: {violation['id']} {targets}")
-            wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
-            assert wide <= 0, f"{path} is {wide} px wider than {width}"
+    page = visitor.page
+    signed_in(page, path) if path == "/system" else page.goto(path)
+    page.wait_for_selector("html[data-script=on]")
+    page.wait_for_load_state("networkidle") if path.startswith("/login") else page.wait_for_timeout(300)
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 900})
+        for scheme in SCHEMES:
+            page.emulate_media(color_scheme=scheme)
+            found += [f"{scheme} {width}: {each['id']} {each['targets'][:3]}" for each in violations(page)]
+        wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        assert wide <= 0, f"{path} is {wide} px wider than {width}"
     assert found == []

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser
 
-from tests.browsers import chromium, watched_page
+from tests.browsers import Desk, launched, watched_page
 from tests.dashboards import CORRECTED, ITEM, Site
 
 PAGES = (
@@ -46,19 +46,16 @@ PAIRS = {
 
 
 @pytest.fixture(scope="module")
-def large(browser: Browser) -> Iterator[Browser]:
+def large(browser: Browser) -> Iterator[Desk]:
     """A browser of somebody who set its text to 200 %."""
-    words = ["--no-sandbox", "--blink-settings=defaultFontSize=32"]
-    started = browser.browser_type.launch(executable_path=chromium(), args=words)
-    yield started
+    started = launched(browser.browser_type, "--blink-settings=defaultFontSize=32")
+    yield Desk(started)
     started.close()
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_text_twice_as_large_is_neither_cut_nor_reaches_out_of_the_window(
-    path: str, large: Browser, full: Site
-) -> None:
-    with watched_page(large, base_url=full.url) as watched:
+def test_text_twice_as_large_is_neither_cut_nor_reaches_out_of_the_window(path: str, large: Desk, full: Site) -> None:
+    with large.lent(full.url) as watched:
         page = watched.page
         page.goto(path)
         page.wait_for_selector("html[data-script=on]")

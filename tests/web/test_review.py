@@ -20,7 +20,7 @@ from eyeline.gateway import events
 from eyeline.inference.bundles import pinned
 from eyeline.stores.results import finding
 from eyeline.stores.results.review import Doubt, ReviewQuery
-from tests.browsers import AWAY, Watched, watched_page
+from tests.browsers import AWAY, Desk, Watched, watched_page
 from tests.dashboards import (
     CORRECTED,
     HOSTILE,
@@ -44,8 +44,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 @pytest.fixture
-def watched(browser: Browser, site: Site) -> Iterator[Watched]:
-    with watched_page(browser, base_url=site.url) as each:
+def watched(desk: Desk, site: Site) -> Iterator[Watched]:
+    with desk.lent(site.url) as each:
         yield each
 
 

@@ -70,6 +70,8 @@ async def _stream(
     try:
         # a new reader learns at once where it began, so that a cut before its first event loses nothing
         yield b"retry: 2000\n\n" if after is not None else b"retry: 2000\nid: %d\n\n" % start
+        if after is not None and start < after <= await state.results.last_seq():
+            start = after  # a page that was made after this process's last look knows more than it
         if after is not None and not 0 <= start - after <= FURTHEST:
             yield _resync(start)  # too far behind, or ahead: another database than the reader knew
         elif after is not None:
