@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import uuid
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from PIL import Image
 
 from eyeline.core.dedupe import answer_key, plan_key
 from eyeline.core.types import Detection, ImageInfo
+from eyeline.gateway.follow import Follower
 from eyeline.stores.cache.definitions import Definitions
 from eyeline.stores.results.sql import SqlResults
 from tests.fake_models import write_brightness_bundle
@@ -478,6 +480,31 @@ async def test_a_reader_that_comes_back_misses_nothing(tmp_path: Path) -> None:
         async with here.client.stream("GET", "/v1/events?after=0", headers=headers) as stream:
             events = await asyncio.wait_for(read_events(stream, 2), 10)
         assert [json.loads(event["data"])["id"] for event in events] == ids[2:]
+
+
+async def test_a_page_made_since_the_gateways_last_look_is_not_told_to_load_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(_follower: Follower, _wait: float) -> bool:
+        await asyncio.sleep(3600)
+        return False
+
+    monkeypatch.setattr(Follower, "_look", never)
+    async with running(tmp_path) as here:
+        await here.send(1)
+        await here.work()
+        known = await here.results.last_seq()
+        for after, told in ((known, False), (known + 1, True)):  # one that is ahead of the log knew another log
+            async with here.client.stream("GET", f"/v1/events?after={after}") as stream:
+                first = [line async for line in _until_heartbeat(stream.aiter_lines())]
+            assert ("event: resync" in first) is told
+
+
+async def _until_heartbeat(lines: AsyncIterator[str]) -> AsyncIterator[str]:
+    async for line in lines:
+        yield line
+        if line == "event: heartbeat":
+            return
 
 
 # ---------------------------------------------------------------- cameras, catalogue, system
