@@ -18,6 +18,7 @@ from eyeline import __version__
 from eyeline.core.errors import ConfigError, EyelineError, InputError
 from eyeline.core.settings import Settings, load_settings
 
+A_DAY = 86_400.0  # seconds
 R = TypeVar("R")
 
 app = typer.Typer(
@@ -1532,15 +1533,35 @@ async def _with_results(settings: Settings, work: Callable[[Any], Coroutine[Any,
 
 
 @db_app.command("upgrade")
-def db_upgrade(config: Config = None, data_dir: DataDir = None) -> None:
+def db_upgrade(
+    config: Config = None,
+    data_dir: DataDir = None,
+    stay: Annotated[
+        bool, typer.Option("--stay", help="go on running, and make the partitions of the coming months every day")
+    ] = False,
+) -> None:
     """Bring the results database to this version."""
     from eyeline.core.clock import utcnow
+    from eyeline.core.service import run_service, sleep
+
+    settings = _settings(config, data_dir)
 
     async def make_room(results: Any) -> None:
         await results.make_room(utcnow())
 
-    _run(_with_results(_settings(config, data_dir), make_room))
+    async def tend(results: Any, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            await sleep(stop, A_DAY)
+            await make_room(results)
+
+    class Upkeep:
+        async def run(self, stop: asyncio.Event) -> None:
+            await _with_results(settings, lambda results: tend(results, stop))
+
+    _run(_with_results(settings, make_room))
     out.print("the results database is up to date")
+    if stay:
+        run_service(Upkeep)
 
 
 @app.command()

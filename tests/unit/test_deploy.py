@@ -28,7 +28,7 @@ from eyeline.stores.results import RESULTS
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 COMPOSE = DEPLOY / "compose" / "compose.yaml"
-OURS = {"gateway", "worker", "inference", "alerts", "schema"}
+OURS = {"gateway", "worker", "inference", "alerts", "schema", "upkeep"}
 #: `${NAME:?sentence}`, `${NAME:-default}`, `${NAME}` as compose replaces them.
 VARIABLE = re.compile(r"(?<!\$)\$\{(?P<name>[A-Z0-9_]+)(?:(?P<how>:[?-])(?P<rest>[^}]*))?\}")
 
@@ -164,7 +164,7 @@ def test_the_settings_of_each_service_are_understood(services: dict[str, dict[st
         assert scheme not in {"sqlite", "file"}
         assert registry.load(scheme) is not None
     owner = urlsplit(settings.results.url).username == "eyeline"
-    assert owner is (name == "schema")  # nobody else may change a table
+    assert owner is (name in {"schema", "upkeep"})  # nobody else may change a table
     assert [key.role for key in settings.keys] == (["admin"] if name == "gateway" else [])
 
 
