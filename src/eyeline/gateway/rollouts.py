@@ -1,7 +1,7 @@
 """Which version of a model serves, and which is tried out where: changed one at a time, recorded, for the API and the page."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -86,10 +86,9 @@ class Rollouts:
             if not found:
                 raise Conflict(f"no server serves {name}: there is nothing to check")
             rows = [row | {"by": who.name} for row in found]
-            kept = [row for row in await _kept(self._results, GOLDEN) if row["model"].partition("@")[0] != name]
             short = [{key: row.get(key, "") for key in ("server", "model", "version", "passed")} for row in rows]
             action = Action(what="model.checked", by=who.name, body={"model": name, "servers": short})
-            await self._results.keep_state(GOLDEN, msgspec.json.encode([*kept, *rows]), action)
+            await _keep(self._results, GOLDEN, lambda kept: [*_of_others(kept, name), *rows], action)
         return {"model": name, "servers": rows}
 
     async def catalogue(self) -> dict[str, Any]:
@@ -110,10 +109,9 @@ class Rollouts:
                 told: dict[str, Any] = {"what": what, "model": done.model, "version": done.version, "from": done.before}
                 told |= {"reason": reason} if done.sites is None else {"reason": reason, "sites": done.sites}
                 line = told | {"by": who.name, "at": isoformat(utcnow())}
-                history = [line, *await _kept(self._results, HISTORY)][:REMEMBERED]
                 body = {name: value for name, value in told.items() if name != "what"}
-                kept = Action(what=what, by=who.name, body=body)
-                await self._results.keep_state(HISTORY, msgspec.json.encode(history), kept)
+                action = Action(what=what, by=who.name, body=body)
+                await _keep(self._results, HISTORY, lambda kept: [line, *kept][:REMEMBERED], action)
         finally:
             work.close()  # where another change is under way it was never begun
         await self._results.add_event("system", "default", {"type": what} | body)
@@ -163,7 +161,25 @@ async def _alone(lock: asyncio.Lock) -> AsyncIterator[None]:
         yield
 
 
-async def _kept(results: ResultStore, name: str) -> list[dict[str, Any]]:
-    kept = await results.load_state(name)
-    found: list[dict[str, Any]] = msgspec.json.decode(kept) if kept else []
+Lines = list[dict[str, Any]]
+
+
+async def _kept(results: ResultStore, name: str) -> Lines:
+    return _lines(await results.load_state(name))
+
+
+async def _keep(results: ResultStore, name: str, changed: Callable[[Lines], Lines], action: Action) -> None:
+    """What another gateway keeps at the same moment stays: the row is moved only from what was read."""
+    kept = False
+    while not kept:
+        before = await results.load_state(name)
+        kept = await results.replace_state(name, before, msgspec.json.encode(changed(_lines(before))), action)
+
+
+def _lines(kept: bytes | None) -> Lines:
+    found: Lines = msgspec.json.decode(kept) if kept else []
     return found
+
+
+def _of_others(kept: Lines, name: str) -> Lines:
+    return [row for row in kept if row["model"].partition("@")[0] != name]
