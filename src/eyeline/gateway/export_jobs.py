@@ -7,6 +7,7 @@ data folder know each other's jobs; those with several do not.
 
 import asyncio
 import fcntl
+import time
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -33,6 +34,8 @@ KEPT, EACH = timedelta(days=1), 3
 AT_ONCE = 2
 #: Seconds between looks for what is over, and between two words about how far a job is.
 SWEEP, WORD = 600.0, 1.0
+#: Seconds for which nothing is swept: a file of a job that begins has no lock yet, one that ends has none any more.
+YOUNG = 60.0
 
 
 class ExportJob(msgspec.Struct, kw_only=True):
@@ -244,13 +247,21 @@ class ExportJobs:
                 path.unlink(missing_ok=True)
 
     def _sweep(self) -> None:
-        """Everything that belongs to no job which can be seen."""
+        """Everything that belongs to no job which can be seen, but what is young: a job may begin or end meanwhile."""
+        old = [path for path in self._folder.glob("*") if _age(path) > YOUNG]
         there = {job.id for job in self._all()}
-        for path in self._folder.glob("*"):
-            if path.name.partition(".")[0] not in there and not (
-                path.suffix == ".part" and self._is_written(path.stem)
-            ):
+        for path in old:
+            id_ = path.name.partition(".")[0]
+            if id_ not in there and not self._is_written(id_):
                 path.unlink(missing_ok=True)
+
+
+def _age(path: Path) -> float:
+    """Seconds since it was written; none for one that is gone already."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 class _Span:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -90,7 +92,29 @@ async def test_a_file_is_written_page_by_page_and_is_its_owners_for_a_day(tmp_pa
     assert len(await jobs.of(ANA)) == export_jobs.EACH - 1
     await asyncio.gather(*jobs._writing.values())
     jobs._sweep()
-    assert len(list((tmp_path / "exports").iterdir())) == 2 * (export_jobs.EACH - 1)
+    whole = 2 * export_jobs.EACH
+    assert len(list((tmp_path / "exports").iterdir())) == whole  # young: one that begins or ends now looks like this
+    for file in (tmp_path / "exports").iterdir():
+        os.utime(file, (0, time.time() - export_jobs.YOUNG - 1))
+    jobs._sweep()
+    assert len(list((tmp_path / "exports").iterdir())) == whole - 2
+
+
+async def test_a_sweep_leaves_a_job_alone_that_begins_or_ends_meanwhile(
+    tmp_path: Path, store: ResultStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs, kept = ExportJobs(tmp_path, store), ExportJobs._keep
+
+    def swept(self: ExportJobs, job: ExportJob) -> None:
+        jobs._sweep()
+        kept(self, job)
+        jobs._sweep()
+
+    monkeypatch.setattr(ExportJobs, "_keep", swept)
+    monkeypatch.setattr(ExportJobs, "_all", lambda _: [])  # what the sweep saw just before
+    job = await begun(jobs)
+    monkeypatch.undo()
+    assert (await ended(jobs, job)).state == "done"
 
 
 async def test_one_of_each_person_is_written_and_few_in_all(tmp_path: Path, store: ResultStore) -> None:
@@ -113,7 +137,10 @@ async def test_one_of_each_person_is_written_and_few_in_all(tmp_path: Path, stor
     await begun(jobs, CEM)
 
 
-async def test_how_many_there_will_be_is_judged_by_time(tmp_path: Path, store: ResultStore) -> None:
+async def test_how_many_there_will_be_is_judged_by_time(
+    tmp_path: Path, store: ResultStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_jobs, "WORD", 3600.0)  # the test alone keeps what is written so far
     slow = Slow(store)
     jobs = ExportJobs(tmp_path, slow)
     job = await begun(jobs)
