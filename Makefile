@@ -47,9 +47,7 @@ setup: $(VENV)/runtime ## install Eyeline into .venv
 demo: $(VENV)/runtime ## all of it, live, with two belts and a line (FOR=30: 30 s of it)
 	@$(BIN)/eyeline demo $(if $(FOR),--for $(FOR))
 
-# compiled once, before every process of the tests would compile all of them on its own
 test: $(VENV)/test ## all tests, in at most 12 minutes on two cores
-	@$(BIN)/pytest -q -q --collect-only tests >/dev/null || true
 	@failed=0; \
 	$(BIN)/pytest -q -n 4 --dist loadscope --no-loadscope-reorder tests/chaos tests/benchmark tests/e2e tests/contract tests/unit || failed=1; \
 	$(BIN)/pytest -q -n 3 --dist loadscope --no-loadscope-reorder tests/web || failed=1; \
