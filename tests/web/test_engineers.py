@@ -142,7 +142,7 @@ def test_a_page_leads_to_the_form_and_the_form_back_with_its_filters(visitor: Wa
     expect(page.get_by_role("alert").first).to_contain_text("do not go together")
     sign_in(page)
     expect(page.get_by_role("heading", name="Operations", exact=True)).to_be_visible()
-    assert page.url == f"{guarded.url}/operations?range=24h"
+    expect(page).to_have_url(f"{guarded.url}/operations?range=24h")
     kept = next(cookie for cookie in page.context.cookies() if cookie["name"] == "eyeline")
     assert kept["httpOnly"]
     assert kept["sameSite"] == "Strict"
@@ -176,7 +176,7 @@ def test_signing_in_needs_no_scripts(browser: Browser, guarded: Site) -> None:
         watched.page.goto("/system")
         sign_in(watched.page)
         expect(watched.page.get_by_role("heading", name="System", exact=True)).to_be_visible()
-        assert watched.page.url == f"{guarded.url}/system"
+        expect(watched.page).to_have_url(f"{guarded.url}/system")
 
 
 def test_a_viewer_sees_how_it_is_and_no_way_to_change_it(visitor: Watched, guarded: Site) -> None:
@@ -329,7 +329,7 @@ def test_another_model_is_asked_about_a_records_picture(visitor: Watched, guarde
     assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
     row.get_by_role("link", name="Replay").click()
     expect(page.get_by_text("no alert and no count follows from it")).to_be_visible()
-    assert page.url.endswith(other.id)
+    expect(page).to_have_url(re.compile(f"{other.id}$"))
     expect(page.get_by_role("link", name="The record")).to_have_attribute("href", f"/audit/{record.id}#replays")
 
 
@@ -468,7 +468,7 @@ def test_a_worker_is_drained_by_keys_said_so_by_the_page_and_put_back(
     expect(first.get_by_role("button", name="Drain worker-7")).to_be_focused()
     page.keyboard.press("Enter")
     expect(first.locator(".status")).to_have_text("◆ Draining")
-    assert page.url == f"{guarded.url}/operations?range=15m#processes-title"
+    expect(page).to_have_url(f"{guarded.url}/operations?range=15m#processes-title")
     rested = ReplicaRow(
         id="worker-7@line:7", role="worker-7", pid=7, body=body | {"doing": "drained", "in_hand": 0}, **row
     )

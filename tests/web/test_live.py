@@ -73,14 +73,14 @@ def test_the_address_holds_the_filters_and_what_comes_obeys_them(page: Watched, 
 def test_paused_nothing_changes_and_the_page_says_how_much_waits(page: Watched, full: Site) -> None:
     _ready(page)
     page.page.keyboard.press("p")
-    assert "paused=1" in page.page.url
+    expect(page.page).to_have_url(re.compile("paused=1"))
     made = full.result("belt-04")
     expect(page.page.locator("#fresh")).to_contain_text(re.compile(r"Paused \d:\d\d · [1-9]"))
     shown = _tile(page, "belt-04").locator("img")
     expect(shown).not_to_have_attribute("src", re.compile(made.id))
     page.page.keyboard.press("p")
     expect(shown).to_have_attribute("src", re.compile(made.id))
-    assert "paused" not in page.page.url
+    expect(page.page).not_to_have_url(re.compile("paused"))
 
 
 def test_a_silent_camera_is_offline_by_sign_and_word(page: Watched, full: Site) -> None:

@@ -88,7 +88,7 @@ def test_a_page_without_scripts_can_be_read_filtered_and_acted_upon(browser: Bro
         expect(page.locator('.tile[data-camera="belt-01"] img')).to_be_visible()
         page.get_by_label("Site").select_option("north")
         page.get_by_role("button", name="Apply").click()
-        assert "site=north" in page.url
+        expect(page).to_have_url(re.compile("site=north"))
         page.goto(f"/alerts?alert={row.id}")
         page.get_by_role("button", name="False alarm").last.click()
         expect(page.locator("#detail")).to_contain_text("Resolved")
